@@ -1,0 +1,105 @@
+"""One wording for every complaint about user input.
+
+Every message reads ``<argument> must be <expected>, got <actual>. <What to do.>``.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class NumericalError(ValueError):
+    """A number that should be finite is not."""
+
+
+class UnsupportedModule(TypeError):
+    """A module or function that the theory or the engine does not cover."""
+
+
+def complaint(argument: str, expected: str, actual: Any, remedy: str) -> str:
+    """Return the text of an error, in the one wording of this library."""
+    return f"{argument} must be {expected}, got {actual}. {remedy}"
+
+
+def check_choice(argument: str, value: Any, choices: Iterable[str]) -> None:
+    """Check that ``value`` is one of ``choices``.
+
+    Raises:
+        ValueError: If it is not; the message lists the valid ones.
+    """
+    valid = sorted(choices)
+    if value not in valid:
+        names = ", ".join(repr(c) for c in valid)
+        raise ValueError(complaint(argument, f"one of {names}", repr(value), "Choose one of them."))
+
+
+def check_batch(argument: str, x: Any) -> None:
+    """Check that ``x`` is a non-empty batch of finite numbers.
+
+    Raises:
+        TypeError: If ``x`` is not a tensor.
+        ValueError: If the batch is empty.
+        NumericalError: If it holds NaN or Inf.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            complaint(argument, "a torch.Tensor", type(x).__name__, "Convert it with torch.as_tensor.")
+        )
+    if x.ndim < 2 or x.shape[0] == 0:
+        raise ValueError(
+            complaint(
+                argument,
+                "a non-empty batch of shape [N, ...]",
+                f"shape {list(x.shape)}",
+                "Pass at least one sample, with the sample axis first.",
+            )
+        )
+    check_finite(argument, x, "Clean the data: the input itself is already non-finite.")
+
+
+def check_finite(argument: str, x: Tensor, remedy: str) -> None:
+    """Check that every entry of ``x`` is finite.
+
+    Raises:
+        NumericalError: If an entry is NaN or Inf.
+    """
+    if _in_vmap(x):
+        return
+    bad = int((~torch.isfinite(x)).sum())
+    if bad:
+        raise NumericalError(
+            complaint(argument, "finite", f"{bad} of {x.numel()} entries NaN or Inf", remedy)
+        )
+
+
+def check_masks(masks: Mapping[str, Tensor] | None, params: Mapping[str, Tensor]) -> None:
+    """Check that every mask names a parameter and has its shape.
+
+    Raises:
+        TypeError: If a mask is not a tensor.
+        ValueError: If a name is unknown or a shape differs.
+    """
+    for name, mask in (masks or {}).items():
+        if name not in params:
+            raise ValueError(
+                complaint("masks", f"named like the parameters ({', '.join(params)})", repr(name),
+                          "Rename or drop that mask.")
+            )
+        if not isinstance(mask, Tensor):
+            raise TypeError(
+                complaint(f"masks[{name!r}]", "a torch.Tensor", type(mask).__name__,
+                          "Convert it with torch.as_tensor.")
+            )
+        if mask.shape != params[name].shape:
+            raise ValueError(
+                complaint(f"masks[{name!r}]", f"of shape {list(params[name].shape)}",
+                          list(mask.shape), "Give it the shape of its parameter.")
+            )
+
+
+def _in_vmap(x: Tensor) -> bool:
+    return torch._C._functorch.is_batchedtensor(x) or (
+        torch._C._functorch.is_functorch_wrapped_tensor(x)
+    )

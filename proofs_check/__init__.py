@@ -1,0 +1,1 @@
+"""The verdicts: every claim of the papers, checked by a machine."""
