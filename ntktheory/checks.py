@@ -47,7 +47,7 @@ def check_batch(argument: str, x: Any) -> None:
         raise TypeError(
             complaint(argument, "a torch.Tensor", type(x).__name__, "Convert it with torch.as_tensor.")
         )
-    if x.ndim < 2 or x.shape[0] == 0:
+    if x.ndim < 1 or x.numel() == 0:
         raise ValueError(
             complaint(
                 argument,
@@ -57,6 +57,18 @@ def check_batch(argument: str, x: Any) -> None:
             )
         )
     check_finite(argument, x, "Clean the data: the input itself is already non-finite.")
+
+
+def check_count(argument: str, value: int | None) -> None:
+    """Check that ``value`` is None or a positive integer.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if value is not None and (not isinstance(value, int) or value < 1):
+        raise ValueError(
+            complaint(argument, "a positive integer or None", repr(value), "Leave it out to let it be planned.")
+        )
 
 
 def check_finite(argument: str, x: Tensor, remedy: str) -> None:
@@ -100,6 +112,4 @@ def check_masks(masks: Mapping[str, Tensor] | None, params: Mapping[str, Tensor]
 
 
 def _in_vmap(x: Tensor) -> bool:
-    return torch._C._functorch.is_batchedtensor(x) or (
-        torch._C._functorch.is_functorch_wrapped_tensor(x)
-    )
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))

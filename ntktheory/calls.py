@@ -1,0 +1,77 @@
+"""What a network does, seen at its calls of torch functions.
+
+Every module, ``F.relu`` or ``Tensor.relu_`` alike ends in calls that a ``TorchFunctionMode`` sees,
+also inside ``vmap``, ``vjp`` and ``jvp``. The layerwise kernel and the gates both rest on this one
+view, so that neither needs to know or to edit the module.
+"""
+
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+Handler = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+CONVOLUTIONS = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
+# Reading these of a tensor uses none of its values.
+METADATA = frozenset(
+    ("shape", "dtype", "device", "ndim", "requires_grad", "layout", "is_cuda", "is_leaf", "size",
+     "dim", "stride", "numel", "is_floating_point", "is_contiguous", "__len__")
+)  # fmt: skip
+
+
+class Watch(TorchFunctionMode):
+    """Hands every call of a torch function to ``handle(func, args, kwargs)``."""
+
+    def __init__(self, handle: Handler) -> None:
+        super().__init__()
+        self._handle = handle
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        return self._handle(func, args, dict(kwargs or {}))
+
+
+def call_name(func: Callable[..., Any]) -> str:
+    """Return a torch function's short name: ``relu`` for F.relu, torch.relu and Tensor.relu."""
+    if func.__name__ in ("__get__", "__set__"):
+        return str(func.__self__.__name__)  # type: ignore[attr-defined]
+    return str(func.__name__)
+
+
+def tensors_in(*values: Any) -> Iterator[Tensor]:
+    """Yield every tensor in nested tuples, lists and dictionaries."""
+    for leaf in torch.utils._pytree.tree_leaves(values):
+        if isinstance(leaf, Tensor):
+            yield leaf
+
+
+def bind_linear(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call of ``F.linear`` by name."""
+    given = zip(("input", "weight", "bias"), args, strict=False)
+    return {"bias": None} | dict(given) | dict(kwargs)
+
+
+def bind_convolution(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call of ``conv1d``, ``conv2d`` or ``conv3d`` by name."""
+    names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+    defaults = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+    return defaults | dict(zip(names, args, strict=False)) | dict(kwargs)
+
+
+def caller() -> str:
+    """Return where the network made the current call, as ``file:line (function)``."""
+    ours = (Path(torch.__file__).parent, Path(__file__).parent)
+    for frame in reversed(traceback.extract_stack()):
+        if not any(home in Path(frame.filename).parents for home in ours):
+            return f"{Path(frame.filename).name}:{frame.lineno} ({frame.name})"
+    return "an unknown place"

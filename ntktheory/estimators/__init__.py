@@ -1,0 +1,1 @@
+"""Stochastic estimators, and the evidence by which they are judged."""

@@ -1,0 +1,242 @@
+"""An ``nn.Module`` as a pure function of its parameters."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.dropout import _DropoutNd
+
+from ntktheory.checks import check_choice, check_finite, complaint
+
+Params = dict[str, Tensor]
+Masks = Mapping[str, Tensor]
+ModelFn = Callable[..., Tensor]
+Select = str | Iterable[str] | Callable[[str, Tensor], bool] | None
+
+
+@dataclass(frozen=True)
+class FunctionalModel:
+    """A network as a pure function ``model_fn(params, x, buffers=None) -> [N, C]``.
+
+    Attributes:
+        model_fn: The function. It changes nothing; ``buffers=None`` means this model's own.
+        params: Parameter name -> tensor, each tied parameter once, detached from any graph.
+        buffers: Buffer name -> tensor.
+        tied: For every second name of a tied parameter, the name that ``params`` holds.
+        prunable: Names of the weights of Linear and convolution layers.
+    """
+
+    model_fn: ModelFn
+    params: Params
+    buffers: Params = field(default_factory=dict)
+    tied: Mapping[str, str] = field(default_factory=dict)
+    prunable: tuple[str, ...] = ()
+
+
+def functional(model: nn.Module | FunctionalModel) -> FunctionalModel:
+    """Turn a module into a pure function of its parameters.
+
+    The module is neither copied nor changed, and the tensors share its storage.
+
+    Args:
+        model: A module in eval mode, or a FunctionalModel, which is returned as it is.
+
+    Returns:
+        The functional model.
+
+    Raises:
+        TypeError: If ``model`` is neither.
+        ValueError: If a module would act differently in training, or it has no parameters.
+
+    Example:
+        >>> net = functional(nn.Linear(3, 2, bias=False))
+        >>> net.model_fn(net.params, torch.ones(5, 3)).shape, net.prunable
+        (torch.Size([5, 2]), ('weight',))
+    """
+    if isinstance(model, FunctionalModel):
+        return model
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            complaint("model", "an nn.Module or a FunctionalModel", type(model).__name__,
+                      "Wrap a plain function as FunctionalModel(model_fn, params).")
+        )
+    _check_eval_mode(model)
+    params = {name: p.detach() for name, p in model.named_parameters()}
+    if not params:
+        raise ValueError(complaint("model", "a network with parameters", "none", "Add a layer."))
+    buffers = {name: b.detach() for name, b in model.named_buffers()}
+
+    def model_fn(params: Params, x: Any, buffers_: Params | None = None) -> Tensor:
+        state = (params, buffers if buffers_ is None else buffers_)
+        return torch.func.functional_call(model, state, (x,))
+
+    return FunctionalModel(model_fn, params, buffers, _tied(model), _prunable(model))
+
+
+def selected(model: FunctionalModel, select: Select) -> tuple[str, ...]:
+    """Return the names of the selected parameters, in the model's order.
+
+    Args:
+        model: The functional model.
+        select: None for all, ``"prunable"``, names, or ``predicate(name, tensor) -> bool``.
+
+    Returns:
+        The names.
+
+    Raises:
+        ValueError: If a name is unknown or nothing is selected.
+    """
+    if select is None:
+        return tuple(model.params)
+    if isinstance(select, str):
+        check_choice("select", select, ["prunable"])
+        names = set(model.prunable)
+    elif callable(select):
+        names = {name for name, p in model.params.items() if select(name, p)}
+    else:
+        names = {model.tied.get(name, name) for name in select}
+    for name in names:
+        check_choice("select", name, model.params)
+    if not names:
+        raise ValueError(
+            complaint("select", "a choice of at least one parameter", "none",
+                      f"The parameters are {', '.join(model.params)}.")
+        )
+    return tuple(name for name in model.params if name in names)
+
+
+def masked(params: Mapping[str, Tensor], masks: Masks | None) -> Params:
+    """Return θ⊙m; parameters without a mask stay as they are. Float masks stay differentiable."""
+    masks = masks or {}
+    return {name: p * masks[name].to(p.dtype) if name in masks else p for name, p in params.items()}
+
+
+def evaluate(model_fn: ModelFn, params: Params, x: Any, argument: str = "x") -> Tensor:
+    """Run a network once and check what it returns.
+
+    Args:
+        model_fn: ``model_fn(params, x) -> [N, C]``.
+        params: Its parameters.
+        x: A batch, N samples first.
+        argument: The name of ``x`` in error messages.
+
+    Returns:
+        The outputs, of shape [N, C].
+
+    Raises:
+        ValueError: If the network cannot take ``x`` or its outputs are not [N, C].
+    """
+    try:
+        outputs = model_fn(params, x)
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise ValueError(
+            complaint(argument, "a batch that the model takes", describe(x),
+                      f"Give it the shape, dtype and device of the model's input ({error}).")
+        ) from error
+    n = batch_size(x)
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[0] != n:
+        raise ValueError(
+            complaint("model", f"a network with outputs of shape [N, C], N = {n}",
+                      describe(outputs), "Flatten or squeeze its outputs.")
+        )
+    check_finite("model outputs", outputs,
+                 "The input was finite: look for overflow or non-finite parameters.")
+    return outputs
+
+
+def check_network(model: FunctionalModel, params: Params, x: Tensor, argument: str = "x") -> Tensor:
+    """Check that the network takes the batch and treats samples independently.
+
+    Args:
+        model: The network.
+        params: The parameters to run it with.
+        x: The batch; only its first two samples are used.
+        argument: The name of ``x`` in error messages.
+
+    Returns:
+        The outputs on the first one or two samples.
+
+    Raises:
+        ValueError: If a sample's outputs depend on the rest of the batch.
+    """
+    alone = evaluate(model.model_fn, params, x[:1], argument)
+    if x.shape[0] == 1:
+        return alone
+    together = evaluate(model.model_fn, params, x[:2], argument)
+    scale = float(together.abs().max()) or 1.0
+    gap = float((together[0] - alone[0]).abs().max()) / scale
+    if gap > torch.finfo(alone.dtype).eps ** 0.5:
+        raise ValueError(
+            complaint("model", "a network that treats samples independently",
+                      f"an output that moves by {gap:.1e} of its scale when a sample joins the batch",
+                      "Remove batch statistics, or call model.eval().")
+        )
+    return together
+
+
+def batch_size(x: Any) -> int:
+    """Return N, the length of the first axis of a batch (a tensor, or a tree of tensors)."""
+    return torch.utils._pytree.tree_leaves(x)[0].shape[0]
+
+
+def take(x: Any, start: int, stop: int) -> Any:
+    """Return the samples ``start:stop`` of a batch (a tensor, or a tree of tensors)."""
+    return torch.utils._pytree.tree_map(lambda leaf: leaf[start:stop], x)
+
+
+def describe(x: Any) -> str:
+    """Describe a value for an error message: shape and dtype of a tensor, else its type."""
+    if isinstance(x, Tensor):
+        return f"shape {list(x.shape)}, {x.dtype} on {x.device}"
+    return type(x).__name__
+
+
+def to_dtype(model: FunctionalModel, dtype: torch.dtype) -> FunctionalModel:
+    """Return the model with floating-point parameters and buffers converted."""
+
+    def convert(tensors: Params) -> Params:
+        return {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
+
+    buffers = convert(model.buffers)
+
+    def model_fn(params: Params, x: Any, buffers_: Params | None = None) -> Tensor:
+        return model.model_fn(params, x, buffers if buffers_ is None else buffers_)
+
+    return FunctionalModel(model_fn, convert(model.params), buffers, model.tied, model.prunable)
+
+
+def _check_eval_mode(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        where = f"{type(module).__name__} at {path or 'the top'!r}"
+        if isinstance(module, _BatchNorm) and module.running_mean is None:
+            raise ValueError(
+                complaint("model", "a network whose samples do not mix", f"{where} without running "
+                          "statistics", "Use track_running_stats=True and call model.eval().")
+            )
+        depends_on_mode = isinstance(module, (_BatchNorm, _DropoutNd, nn.RReLU))
+        if module.training and depends_on_mode:
+            raise ValueError(
+                complaint("model", "in eval mode", f"train-mode {where}", "Call model.eval() first.")
+            )
+
+
+def _tied(model: nn.Module) -> dict[str, str]:
+    first: dict[int, str] = {}
+    tied = {}
+    for name, p in model.named_parameters(remove_duplicate=False):
+        if first.setdefault(id(p), name) != name:
+            tied[name] = first[id(p)]
+    return tied
+
+
+def _prunable(model: nn.Module) -> tuple[str, ...]:
+    names = {id(p): name for name, p in model.named_parameters()}
+    weights = [
+        module.weight for module in model.modules() if isinstance(module, (nn.Linear, _ConvNd))
+    ]
+    return tuple(dict.fromkeys(names[id(w)] for w in weights if id(w) in names))
+

@@ -1,0 +1,76 @@
+"""From Jacobian blocks and layer factors to tiles of the kernel.
+
+A tile is kept as ``[N, C, M, C]`` ("full"), ``[N, M]`` ("trace") or ``[N, M, C]`` ("diagonal") until
+every parameter has been added.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ntktheory.ntk.layerwise import Factors
+
+Output = Literal["full", "trace", "diagonal"]
+OUTPUTS: tuple[Output, ...] = ("full", "trace", "diagonal")
+SLICE_BYTES = 1 << 27
+
+
+def gram(j1: Tensor, j2: Tensor, output: Output) -> Tensor:
+    """Contract rows ``[N, C, p]`` and ``[M, C, p]`` over p (and over c for "trace")."""
+    if output == "full":
+        flat = j1.flatten(0, 1) @ j2.flatten(0, 1).T
+        return flat.view(*j1.shape[:2], *j2.shape[:2])
+    if output == "trace":
+        return j1.flatten(1) @ j2.flatten(1).T
+    return torch.einsum("ncp,mcp->nmc", j1, j2)
+
+
+def spread(pairs: Tensor, output: Output) -> Tensor:
+    """Give a factor [N, M] that does not depend on the classes the axes of a tile."""
+    if output == "full":
+        return pairs[:, None, :, None]
+    return pairs if output == "trace" else pairs[:, :, None]
+
+
+def linear_tile(f1: Factors, f2: Factors, weight: bool, bias: bool, output: Output) -> Tensor:
+    """Return ``(a_n·a_m + [bias]) (g_nc·g_mc')`` for a Linear on vectors."""
+    inputs = f1.a @ f2.a.T if weight else torch.zeros((), dtype=f1.a.dtype, device=f1.a.device)
+    inputs = inputs + 1 if bias else inputs
+    cotangents = gram(f1.g.transpose(0, 1), f2.g.transpose(0, 1), output)
+    return cotangents * (spread(inputs, output) if weight else inputs)
+
+
+def masked_linear_tile(f1: Factors, f2: Factors, mask: Tensor, output: Output) -> Tensor:
+    """Return ``Σ_o g_nco g_mc'o K_o[n, m]`` with ``K_o = Σ_d m_od² a_nd a_md``.
+
+    The mask couples inputs and cotangents, so the kernel no longer factors; this costs
+    N·M·O·(D + C²) instead of the N·M·C²·O·D of explicit blocks.
+    """
+    n, m, c = f1.a.shape[0], f2.a.shape[0], f1.g.shape[0]
+    step = max(1, SLICE_BYTES // (n * m * (c if output == "full" else 1) * f1.a.element_size()))
+    tile: Tensor | None = None
+    squared = mask.to(f1.a.dtype).square()
+    for o in range(0, mask.shape[0], step):
+        kernel = (f1.a * squared[o : o + step, None, :]) @ f2.a.T
+        g1, g2 = f1.g[..., o : o + step], f2.g[..., o : o + step]
+        if output == "full":
+            weighted = torch.einsum("cno,onm->ncmo", g1, kernel)
+            part = torch.einsum("ncmo,dmo->ncmd", weighted, g2)
+        elif output == "trace":
+            part = torch.einsum("onm,onm->nm", torch.einsum("cno,cmo->onm", g1, g2), kernel)
+        else:
+            part = torch.einsum("cno,cmo,onm->nmc", g1, g2, kernel)
+        tile = part if tile is None else tile + part
+    return tile if tile is not None else f1.a.new_zeros(())
+
+
+def finish(tile: Tensor, output: Output) -> Tensor:
+    """Bring a tile into its public axes: "full" becomes [N, M, C, C]."""
+    return tile.permute(0, 2, 1, 3) if output == "full" else tile
+
+
+def mirrored(tile: Tensor, output: Output) -> Tensor:
+    """Return the tile of the swapped pair of chunks: ``Θ[m, n, c', c] = Θ[n, m, c, c']``."""
+    flipped = tile.transpose(0, 1) if tile.ndim else tile
+    return flipped.transpose(2, 3) if output == "full" and tile.ndim else flipped

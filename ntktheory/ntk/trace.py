@@ -1,0 +1,213 @@
+"""The exact trace of the NTK from one pass of C backwards, without the kernel."""
+
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor, nn
+
+from ntktheory.checks import NumericalError, check_batch, check_choice, check_count, check_masks, complaint
+from ntktheory.functional import (
+    FunctionalModel,
+    Masks,
+    ModelFn,
+    Params,
+    Select,
+    batch_size,
+    check_network,
+    functional,
+    masked,
+    selected,
+    take,
+)
+from ntktheory.ntk.jacobian import jacobian_rows
+from ntktheory.ntk.layerwise import Factors, Plan, block, factors, plan
+
+PER = ("total", "sample", "layer", "parameter")
+CHUNK_BYTES = 1 << 29
+Per = Literal["total", "sample", "layer", "parameter"]
+
+
+@overload
+def ntk_trace(
+    model: nn.Module | FunctionalModel, x: Tensor, *, per: Literal["total", "sample"] = ...,
+    select: Select = ..., masks: Masks | None = ..., chunk_size: int | None = ...,
+) -> Tensor: ...  # fmt: skip
+@overload
+def ntk_trace(
+    model: nn.Module | FunctionalModel, x: Tensor, *, per: Literal["layer", "parameter"],
+    select: Select = ..., masks: Masks | None = ..., chunk_size: int | None = ...,
+) -> Params: ...  # fmt: skip
+def ntk_trace(
+    model: nn.Module | FunctionalModel,
+    x: Tensor,
+    *,
+    per: Per = "total",
+    select: Select = None,
+    masks: Masks | None = None,
+    chunk_size: int | None = None,
+) -> Tensor | Params:
+    """Compute the exact trace ``Tr Θ = ‖J‖_F² = Σ_{n,c} ‖∇_θ f_c(x_n)‖²``; sums, never means.
+
+    Args:
+        model: A module in eval mode, or a FunctionalModel, with outputs [N, C].
+        x: N samples, sample axis first.
+        per: "total" the trace; "sample" its N terms; "layer" one term per parameter tensor;
+            "parameter" the diagonal of JᵀJ, ``Σ_{n,c} (∂f_c(x_n)/∂θ_j)²``.
+        select: None for all parameters, "prunable", names, or ``predicate(name, tensor)``.
+        masks: Parameter name -> mask; the network is f(θ⊙m, x), differentiated with respect to θ.
+        chunk_size: Samples at a time; None plans it from a budget of 512 MiB.
+
+    Returns:
+        A 0-dim tensor, a tensor [N], or name -> 0-dim tensor or tensor like the parameter; in the
+        model's dtype. Parameters that the network does not use give 0.
+
+    Raises:
+        ValueError: If an option is unknown, a batch or mask does not fit, or the model is in train
+            mode.
+        NumericalError: If the trace is not finite.
+
+    Cost:
+        Two forward and C backward passes to layer outputs; then ``‖a‖²·‖g‖²`` for a Linear on
+        vectors and, for a convolution with S positions, the cheaper of
+        ``⟨AᵀA, Σ_c GᵀG⟩`` and ``Σ_c ‖G Aᵀ‖²``.
+
+    Source:
+        NTK-SAP §4. Tested against ``ntk/reference.py``.
+
+    Example:
+        >>> ntk_trace(nn.Linear(3, 2, bias=False), torch.ones(5, 3))
+        tensor(30.)
+    """
+    model = functional(model)
+    check_choice("per", per, PER)
+    check_count("chunk_size", chunk_size)
+    check_masks(masks, model.params)
+    names = selected(model, select)
+    check_batch("x", x)
+    outputs = check_network(model, masked(model.params, masks), x)
+    size = chunk_size or _planned_chunk(model, x, outputs.shape[1])
+    chunks = [take(x, i, i + size) for i in range(0, x.shape[0], size)]
+    if per == "parameter":
+        return _finite(_add([diagonal(model.model_fn, model.params, masks, c, names) for c in chunks]))
+    terms = [sample_traces(model.model_fn, model.params, masks, c, names) for c in chunks]
+    if per == "layer":
+        return _finite(_add([{k: t.sum() for k, t in chunk.items()} for chunk in terms]))
+    by_sample = torch.cat([torch.stack(list(chunk.values())).sum(0) for chunk in terms])
+    result = _finite({"": by_sample})[""]
+    return result if per == "sample" else result.sum()
+
+
+def sample_traces(
+    model_fn: ModelFn, params: Params, masks: Masks | None, x: Any, names: tuple[str, ...]
+) -> Params:
+    """Return ``Σ_c ‖∂f_c(x_n)/∂θ‖²`` of each named parameter tensor, shape [N].
+
+    Pure, and vmap-able over ``params`` and ``masks``; ``x`` may be a tree of tensors.
+    """
+    layers, made, rows = _differentiate(model_fn, params, masks, x, names)
+    single, masks = layers.single_use(), masks or {}
+    terms = {name: j.square().sum((1, 2)) for name, j in rows.items()}
+    for name in names:
+        uses = [f for f in made if name in f.call.names() and name not in rows]
+        if uses and name == uses[0].call.weight and name in single:
+            terms[name] = weight_norms(uses[0], masks.get(name))
+        elif uses:
+            j = block(name, uses)
+            j = j * masks[name].to(j.dtype).flatten() if name in masks else j
+            terms[name] = j.square().sum((1, 2))
+    return _in_order(terms, names, params, (batch_size(x),))
+
+
+def diagonal(
+    model_fn: ModelFn, params: Params, masks: Masks | None, x: Any, names: tuple[str, ...]
+) -> Params:
+    """Return the diagonal of JᵀJ, ``Σ_{n,c} (∂f_c(x_n)/∂θ_j)²``, shaped like each parameter.
+
+    Pure, and vmap-able over ``params`` and ``masks``; ``x`` may be a tree of tensors.
+    """
+    layers, made, rows = _differentiate(model_fn, params, masks, x, names)
+    single, masks = layers.single_use(), masks or {}
+    squares = {name: j.square().sum((0, 1)) for name, j in rows.items()}
+    for name in names:
+        uses = [f for f in made if name in f.call.names() and name not in rows]
+        if not uses:
+            continue
+        f = uses[0]
+        if name == f.call.weight and name in single and is_vector(f):
+            squares[name] = f.g.square().sum(0).T @ f.a.square()
+        else:
+            squares[name] = block(name, uses).square().sum((0, 1))
+        if name in masks:
+            mask = masks[name].to(squares[name].dtype)
+            squares[name] = squares[name].view(mask.shape) * mask.square()
+    return {
+        name: s.reshape(params[name].shape) if s.numel() == params[name].numel() else s
+        for name, s in _in_order(squares, names, params, None).items()
+    }
+
+
+def weight_norms(f: Factors, mask: Tensor | None) -> Tensor:
+    """Return ``Σ_c ‖G_nc A_nᵀ ⊙ m‖²`` of one layer's weight, shape [N], by the cheapest rule."""
+    if is_vector(f):
+        g = f.g.square().sum(0)
+        a = f.a.square()
+        if mask is None:
+            return a.sum(1) * g.sum(1)
+        return ((a @ mask.to(a.dtype).square().T) * g).sum(1)
+    a, g = f.input_columns(), f.cotangent_columns()
+    (d, s), (c, o) = a.shape[2:], (g.shape[1], g.shape[3])
+    if mask is None and s * (d + c * o) < c * o * d:
+        rows = g.transpose(1, 2).flatten(2, 3)
+        return ((a.transpose(2, 3) @ a) * (rows.transpose(2, 3) @ rows)).sum((1, 2, 3))
+    j = block(f.call.weight or "", [f])
+    j = j if mask is None else j * mask.to(j.dtype).flatten()
+    return j.square().sum((1, 2))
+
+
+def is_vector(f: Factors) -> bool:
+    """Say whether the call is a Linear on vectors, one position per sample."""
+    return f.call.window is None and f.a.ndim == 2
+
+
+def _differentiate(
+    model_fn: ModelFn, params: Params, masks: Masks | None, x: Any, names: tuple[str, ...]
+) -> tuple[Plan, list[Factors], Params]:
+    """Return the plan, the factors of covered parameters and the masked rows of the others."""
+    effective = masked(params, masks)
+    layers = plan(model_fn, effective, x)
+    covered = layers.covered() & set(names)
+    rest = [name for name in names if name in layers.used() and name not in covered]
+    made = factors(model_fn, effective, x, layers, frozenset(covered)) if covered else []
+    rows = jacobian_rows(model_fn, params, masks, x, rest) if rest else {}
+    return layers, made, rows
+
+
+def _in_order(
+    terms: Params, names: tuple[str, ...], params: Params, shape: tuple[int, ...] | None
+) -> Params:
+    """Order the terms like ``names``; unused parameters give 0."""
+    return {
+        name: terms[name] if name in terms else params[name].new_zeros(shape or params[name].shape)
+        for name in names
+    }
+
+
+def _add(chunks: list[Params]) -> Params:
+    return {name: torch.stack([chunk[name] for chunk in chunks]).sum(0) for name in chunks[0]}
+
+
+def _finite(values: Params) -> Params:
+    for name, value in values.items():
+        if not bool(torch.isfinite(value).all()):
+            raise NumericalError(
+                complaint(f"trace {name}".strip(), "finite", "NaN or Inf",
+                          "The inputs were finite: rescale the parameters or use float64.")
+            )
+    return values
+
+
+def _planned_chunk(model: FunctionalModel, x: Tensor, c: int) -> int:
+    """Plan the samples per chunk; a direct rule holds one block of C rows per sample."""
+    numel = [p.numel() for p in model.params.values()]
+    bytes_per_sample = 3 * c * max(*numel, x[0].numel() * 16) * x.element_size()
+    return max(1, min(x.shape[0], CHUNK_BYTES // bytes_per_sample))

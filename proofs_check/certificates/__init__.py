@@ -1,0 +1,1 @@
+"""Exact identities in polynomial rings, and one by symbolic integration."""
