@@ -1,4 +1,3 @@
-# ruff: noqa: DOC502 (what the shared checks raise is documented too)
 """Random probes, and finite designs that replace them without any randomness.
 
 A probe is a random direction Delta in parameter space with E Delta = 0 and E Delta Delta^T = I.
@@ -231,9 +230,8 @@ def cubature3(params: Mapping[str, Tensor], *, names: Collection[str] | None = N
     d = _dimension(chosen)
     _check_bytes(2 * d, d)
     axes = math.sqrt(d) * torch.eye(d, dtype=torch.float64)
-    return _design(
-        chosen, torch.cat([axes, -axes]), torch.full((2 * d,), 1 / (2 * d)), 3, "gaussian"
-    )
+    weights = torch.full((2 * d,), 1 / (2 * d), dtype=torch.float64)
+    return _design(chosen, torch.cat([axes, -axes]), weights, 3, "gaussian")
 
 
 def cubature5(params: Mapping[str, Tensor], *, names: Collection[str] | None = None) -> Design:
@@ -504,4 +502,4 @@ def _design(
         for (name, p), part in zip(chosen.items(), parts, strict=True)
     }
     device = next(iter(chosen.values())).device
-    return Design(probes, weights.to(device, torch.float64), degree, law)
+    return Design(probes, weights.to(device), degree, law)

@@ -143,7 +143,9 @@ def _run_with_progress(suite: "Suite", level: Any, console: Console) -> dict[str
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task("checking", total=len(suite.rows))
         started = iter(range(len(suite.rows)))
 

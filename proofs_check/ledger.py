@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ntktheory.checks import complaint
 from proofs_check.claim import PAPER_AXES, STATUSES, PaperAxis, Status
@@ -76,7 +76,7 @@ def load_ledger(path: str | Path | None = None) -> dict[str, Row]:
             complaint("ledger", "valid TOML", f"{path.name}: {error}", "Correct the file.")
         ) from error
     tables = table.get("claim")
-    if set(table) != {"claim"} or not isinstance(tables, list):
+    if set(table) != {"claim"} or not _is_list_of_tables(tables):
         found = ", ".join(map(repr, table)) or "nothing"
         raise ValueError(
             complaint("ledger", "a list of [[claim]] tables", found, "Write one per claim.")
@@ -86,6 +86,10 @@ def load_ledger(path: str | Path | None = None) -> dict[str, Row]:
     ledger = {row.id: row for row in rows}
     _check_depends(ledger)
     return ledger
+
+
+def _is_list_of_tables(value: Any) -> TypeGuard[list[dict[str, Any]]]:
+    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
 
 
 def parse_row(entry: Mapping[str, Any], position: int = 1) -> Row:
@@ -109,7 +113,9 @@ def parse_row(entry: Mapping[str, Any], position: int = 1) -> Row:
         if getattr(row, key) not in choices:
             expected = "one of " + ", ".join(map(repr, choices))
             raise ValueError(
-                complaint(f"{name}: {key}", expected, repr(getattr(row, key)), "Choose one of them.")
+                complaint(
+                    f"{name}: {key}", expected, repr(getattr(row, key)), "Choose one of them."
+                )
             )
     _check_companions(name, row)
     return row
@@ -133,7 +139,11 @@ def _check_keys(name: str, entry: Mapping[str, Any]) -> None:
 
 
 def _check_companions(name: str, row: Row) -> None:
-    """Check the keys that are required by, and only allowed with, another key's value."""
+    """Check the keys that are required by, and only allowed with, another key's value.
+
+    Raises:
+        ValueError: If one is missing, or given where it has no meaning.
+    """
     if not row.url.startswith("https://") and (row.url or row.paper != "beyond"):
         raise ValueError(
             complaint(f"{name}: url", "an https link", repr(row.url), "Link to the paper.")
@@ -150,7 +160,9 @@ def _check_companions(name: str, row: Row) -> None:
             expected = f"given if and only if {condition}"
             actual = repr(getattr(row, key)) if not needed else "nothing"
             raise ValueError(
-                complaint(f"{name}: {key}", expected, actual, "Remove it." if not needed else "Write it.")
+                complaint(
+                    f"{name}: {key}", expected, actual, "Remove it." if not needed else "Write it."
+                )
             )
 
 
@@ -158,7 +170,9 @@ def _check_unique(ids: Iterable[str]) -> None:
     seen: set[str] = set()
     for id_ in ids:
         if id_ in seen:
-            raise ValueError(complaint("ledger: id", "unique", f"{id_!r} twice", "Rename one of them."))
+            raise ValueError(
+                complaint("ledger: id", "unique", f"{id_!r} twice", "Rename one of them.")
+            )
         seen.add(id_)
 
 
@@ -168,7 +182,10 @@ def _check_depends(ledger: Mapping[str, Row]) -> None:
         if unknown:
             raise ValueError(
                 complaint(
-                    f"claim {row.id}: depends", "ids of the ledger", repr(unknown[0]), "Correct the id."
+                    f"claim {row.id}: depends",
+                    "ids of the ledger",
+                    repr(unknown[0]),
+                    "Correct the id.",
                 )
             )
     try:
@@ -176,6 +193,9 @@ def _check_depends(ledger: Mapping[str, Row]) -> None:
     except CycleError as error:
         raise ValueError(
             complaint(
-                "ledger: depends", "without cycles", " → ".join(error.args[1]), "Cut one of the links."
+                "ledger: depends",
+                "without cycles",
+                " → ".join(error.args[1]),
+                "Cut one of the links.",
             )
         ) from error

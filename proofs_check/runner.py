@@ -77,7 +77,9 @@ def select(ledger: Mapping[str, Row], only: str | None) -> dict[str, Row]:
     chosen = {id_: row for id_, row in ledger.items() if id_ == only or id_.startswith(f"{only}.")}
     if not chosen:
         raise ValueError(
-            complaint("only", "the id of a claim", repr(only), f"Choose one of {', '.join(ledger)}.")
+            complaint(
+                "only", "the id of a claim", repr(only), f"Choose one of {', '.join(ledger)}."
+            )
         )
     return chosen
 
@@ -100,7 +102,9 @@ def collect(only: str | None = None) -> Suite:
     stray = sorted(set(CLAIMS) - set(ledger))
     if stray:
         raise ValueError(
-            complaint("a check's id", "in ledger.toml", ", ".join(stray), "Add its row to the ledger.")
+            complaint(
+                "a check's id", "in ledger.toml", ", ".join(stray), "Add its row to the ledger."
+            )
         )
     return Suite(rows, CLAIMS, import_errors)
 
@@ -117,9 +121,6 @@ def run_suite(
 
     Returns:
         The report, JSON-able.
-
-    Raises:
-        ValueError: If the level is unknown.
     """
     check_choice("level", level, LEVELS)
     start = time.perf_counter()
@@ -203,7 +204,9 @@ def _call(found: Claim, level: Level, replaced: Mapping[str, Callable[..., Any]]
     outcome = found.check(level, **{**found.subjects, **replaced})
     if not isinstance(outcome, Outcome):
         raise TypeError(
-            complaint("a check's result", "an Outcome", type(outcome).__name__, "Return an Outcome.")
+            complaint(
+                "a check's result", "an Outcome", type(outcome).__name__, "Return an Outcome."
+            )
         )
     check_choice("status", outcome.status, STATUSES)
     check_choice("kind", outcome.kind, KINDS)

@@ -1,4 +1,3 @@
-# ruff: noqa: DOC502 (what the shared checks raise is documented too)
 """Checks of stochastic estimators whose false-alarm probability is a theorem.
 
 | question | check | assumes under the null hypothesis |
@@ -381,7 +380,7 @@ def check_same_distribution(a: Numbers, b: Numbers, *, delta: float) -> Verdict:
         delta: False-alarm probability.
 
     Returns:
-        A Verdict of kind "same distribution", with ``beta`` and ``detectable_bias`` None. "fail":
+        A Verdict of kind "same distribution", with ``beta`` and ``detectable_bias`` nan. "fail":
         rejected. "inconclusive": not rejected, and n <= t^2, or some coordinate differs in 1 to t^2
         pairs only. "pass": neither; also when n > t^2 pairs are all equal.
 
@@ -427,8 +426,8 @@ def check_same_distribution(a: Numbers, b: Numbers, *, delta: float) -> Verdict:
         kind="same distribution",
         n=n,
         delta=delta,
-        beta=None,
-        detectable_bias=None,
+        beta=math.nan,
+        detectable_bias=math.nan,
         observed=tuple(differences.mean(0).tolist()),
         expected=(0.0,) * k,
         worst=int(ratio.argmax()),

@@ -1,10 +1,9 @@
-# ruff: noqa: DOC502 (what the shared checks raise is documented too)
 """What a statistical check concludes, and how its inputs are read."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, SupportsFloat
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from ntktheory.checks import NumericalError, complaint
 
-Numbers = Tensor | np.ndarray | Sequence[Any] | float
+Numbers = Tensor | np.ndarray | Sequence[Any] | SupportsFloat
 Status = Literal["pass", "fail", "inconclusive"]
 Kind = Literal["mean", "sequential mean", "same distribution"]
 
@@ -28,11 +27,11 @@ class Verdict:
         kind: The check: "mean", "sequential mean" or "same distribution".
         n: Number of samples (pairs) used.
         delta: Upper bound on the probability of a "fail" under the null hypothesis.
-        beta: Upper bound on the probability of missing a bias of ``detectable_bias``; None for
+        beta: Upper bound on the probability of missing a bias of ``detectable_bias``; nan for
             "same distribution".
         detectable_bias: Smallest bias |E X - expected| that is caught with probability 1 - beta, in
             the unit of the samples, the largest over coordinates; ``math.inf`` if n is too small
-            for any; None for "same distribution", which has no moment condition and promises none.
+            for any; nan for "same distribution", which has no moment condition and promises none.
         observed: Mean of the samples (of the differences), one per coordinate.
         expected: What it is compared with, one per coordinate.
         worst: Index of the coordinate with the most evidence against the null hypothesis.
@@ -49,8 +48,8 @@ class Verdict:
     kind: Kind
     n: int
     delta: float
-    beta: float | None
-    detectable_bias: float | None
+    beta: float
+    detectable_bias: float
     observed: tuple[float, ...]
     expected: tuple[float, ...]
     worst: int
@@ -67,7 +66,7 @@ class Verdict:
             f"{self.status}: mean {self.observed[k]:.6g} of {self.n} {what}"
             f" against {self.expected[k]:.6g}{where}; false alarm <= {self.delta:.3g}"
         )
-        if self.detectable_bias is None:
+        if math.isnan(self.detectable_bias):
             return f"{text}, no bias promised"
         if math.isinf(self.detectable_bias):
             return f"{text}, too few samples to promise any bias"
@@ -210,7 +209,9 @@ def to_float64(argument: str, values: Numbers) -> Tensor:
         return values.detach().to("cpu", torch.float64)
     try:
         array = np.asarray(values)
-        if array.dtype.kind in "biufO":  # O: Fraction and the like
+        if array.dtype.kind == "O":  # Fraction and the like
+            array = np.vectorize(float, otypes=[np.float64])(array)
+        if array.dtype.kind in "biuf":
             return torch.from_numpy(array.astype(np.float64))
     except (TypeError, ValueError):
         pass

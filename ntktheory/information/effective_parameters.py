@@ -56,7 +56,13 @@ def log2_binomial(p: int, k: int) -> float:
         >>> log2_binomial(21, 0)
         0.0
     """
-    _check_counts(p, k)
+    for name, value in (("p", p), ("k", k)):
+        if not _is_integer(value):
+            raise TypeError(_not_an_integer(name, value))
+    if p < 0:
+        raise ValueError(complaint("p", "at least 0", p, "Pass the number of weights."))
+    if not 0 <= k <= p:
+        raise ValueError(complaint("k", f"in 0…{p}", k, "Pass the number of kept weights."))
     if min(k, p - k) <= EXACT_BELOW:
         return math.log2(math.comb(p, k))
     corrections = _binet(p) - _binet(k) - _binet(p - k)
@@ -87,7 +93,8 @@ def mask_entropy_expansion(p: int, gamma: float) -> float:
         >>> round(mask_entropy_expansion(100, 0.5) - log2_binomial(100, 50), 4)
         0.0036
     """
-    _check_integer("p", p)
+    if not _is_integer(p):
+        raise TypeError(_not_an_integer("p", p))
     if p < 1:
         raise ValueError(complaint("p", "at least 1", p, "Pass the number of weights."))
     if not 0 < gamma < 1:
@@ -215,7 +222,8 @@ def max_effective_parameter_count(p: int, log_term: float) -> LargestCount:
         >>> largest.kept, round(largest.bits, 2)
         (14, 30.83)
     """
-    _check_integer("p", p)
+    if not _is_integer(p):
+        raise TypeError(_not_an_integer("p", p))
     if p < 1:
         raise ValueError(complaint("p", "at least 1", p, "Pass the number of weights."))
     _check_bits("log_term", log_term)
@@ -243,24 +251,16 @@ def _log_term(log_term: float | None, lengths: tuple[float | None, ...]) -> floa
 
 
 def _binet(n: int) -> float:
-    """The first two terms of Stirling's series; the rest is below 1/(1260 n⁵) nats."""
+    """Return the first two terms of Stirling's series; the rest is below 1/(1260 n⁵) nats."""
     return 1 / (12 * n) - 1 / (360 * n**3)
 
 
-def _check_integer(argument: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(
-            complaint(argument, "an int", type(value).__name__, "Convert it with int().")
-        )
+def _is_integer(value: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _check_counts(p: int, k: int) -> None:
-    _check_integer("p", p)
-    _check_integer("k", k)
-    if p < 0:
-        raise ValueError(complaint("p", "at least 0", p, "Pass the number of weights."))
-    if not 0 <= k <= p:
-        raise ValueError(complaint("k", f"in 0…{p}", k, "Pass the number of kept weights."))
+def _not_an_integer(argument: str, value: int) -> str:
+    return complaint(argument, "an int", type(value).__name__, "Convert it with int().")
 
 
 def _check_bits(argument: str, value: float) -> None:

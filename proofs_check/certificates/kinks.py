@@ -101,8 +101,8 @@ def fixed_point_bias(theta: float, sigma: float) -> float:
 def fixed_point_ceiling(theta: float, sigma: float) -> float:
     """Return ``σ²(r φ(r) + Q(r))``, ``r = θ/σ``: what the bias at a fixed point cannot exceed.
 
-    Only steps below −θ flip the gate; there ``|θ² − Δ²| ≤ Δ²``, and this is ``E Δ² 1[Δ<−θ]``, at most
-    ``σ² (r + 1) e^{−r²/2}``.
+    Only steps below −θ flip the gate; there ``|θ² − Δ²| ≤ Δ²``, and this is
+    ``E Δ² 1[Δ<−θ]``, at most ``σ² (r + 1) e^{−r²/2}``.
     """
     r = theta / sigma
     return sigma**2 * (r * normal_density(r) + 0.5 * math.erfc(r / math.sqrt(2)))

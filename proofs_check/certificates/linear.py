@@ -32,8 +32,9 @@ def linear_trace(net: SymbolicMLP) -> PolyElement:
     Returns:
         The closed form of N5 in ``net.ring``.
     """
-    prefixes = accumulate(net.weights[:-1], lambda state, weight: matvec(weight, state),
-                          initial=net.inputs)  # W_{l−1}…W_1 x
+    prefixes = accumulate(
+        net.weights[:-1], lambda state, weight: matvec(weight, state), initial=net.inputs
+    )  # W_{l−1}…W_1 x
     suffixes = accumulate(net.weights[:0:-1], matmul, initial=identity(net))  # W_L…W_{l+1}
     norms = [sum_of(map(square_sum, suffix)) for suffix in suffixes][::-1]
     return sum_of(square_sum(prefix) * norm for prefix, norm in zip(prefixes, norms, strict=True))

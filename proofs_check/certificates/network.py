@@ -70,7 +70,9 @@ def symbolic_mlp(
                       "Give the input width, hidden widths and the number of outputs.")
         )  # fmt: skip
     layers = range(1, len(widths))
-    w_names = [f"w{k}_{o}_{i}" for k in layers for o in range(widths[k]) for i in range(widths[k - 1])]
+    w_names = [
+        f"w{k}_{o}_{i}" for k in layers for o in range(widths[k]) for i in range(widths[k - 1])
+    ]
     a_names = [f"a{k}_{r}" for k in layers[:-1] for r in range(widths[k])] if gated else []
     x_names = [f"x{i}" for i in range(widths[0])]
     ring = PolyRing([*x_names, *a_names, *w_names, *extra], ZZ)
@@ -80,7 +82,10 @@ def symbolic_mlp(
         ring=ring,
         inputs=tuple(symbol[name] for name in x_names),
         weights=tuple(
-            tuple(tuple(symbol[f"w{k}_{o}_{i}"] for i in range(widths[k - 1])) for o in range(widths[k]))
+            tuple(
+                tuple(symbol[f"w{k}_{o}_{i}"] for i in range(widths[k - 1]))
+                for o in range(widths[k])
+            )
             for k in layers
         ),
         gates=tuple(
@@ -112,7 +117,7 @@ def square_sum(vector: Sequence[PolyElement]) -> PolyElement:
 
 
 def hidden_states(net: SymbolicMLP) -> tuple[Vector, ...]:
-    """Return the input and every layer's output ``h_l = a_l ⊙ (W_l h_{l-1})``, one after another."""
+    """Return the input and every layer's output ``h_l = a_l ⊙ (W_l h_{l-1})``, in order."""
     states = [net.inputs]
     for weight, gate in zip(net.weights, net.gates, strict=True):
         states.append(tuple(a * z for a, z in zip(gate, matvec(weight, states[-1]), strict=True)))

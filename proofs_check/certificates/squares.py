@@ -82,7 +82,7 @@ def lagrange_squares(net: SymbolicMLP, output: int) -> list[PolyElement]:
 
 
 def rest_squares(net: SymbolicMLP, name: str) -> list[PolyElement]:
-    """Return the bases ``D_p w_qj`` of the pairs that the bound admits and no Lagrange sum holds."""
+    """Return the bases ``D_p w_qj`` of the pairs that the bound admits outside Lagrange's sums."""
     paths = list_paths(net)
     return [
         p.data * other_weights(net, q, edge)

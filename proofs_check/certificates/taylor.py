@@ -8,7 +8,7 @@ has no partner. So the generic cubic jet proves the formula for every smooth f.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations_with_replacement, product
+from itertools import combinations_with_replacement, pairwise, product
 from math import factorial, prod
 
 from sympy import QQ
@@ -136,7 +136,7 @@ def taylor_bias_identity(
 
 def noisy_network(widths: Sequence[int]) -> SymbolicMLP:
     """Return a gated MLP whose ring also holds σ and one step per weight (``extra``)."""
-    weights = sum(below * above for below, above in zip(widths, widths[1:], strict=False))
+    weights = sum(below * above for below, above in pairwise(widths))
     return symbolic_mlp(widths, extra=["s", *(f"d{j}" for j in range(weights))])
 
 
@@ -191,7 +191,7 @@ def fixed_gate_identity(
 def _subset_derivatives(
     f: PolyElement, parameters: Sequence[PolyElement], size: int = 0
 ) -> list[tuple[int, PolyElement]]:
-    """Every non-zero ``∂_S f`` with |S|, by including one parameter after another."""
+    """Return every non-zero ``∂_S f`` with |S|, by including one parameter after another."""
     found = [(size, f)]
     for j, parameter in enumerate(parameters):
         if derivative := f.diff(parameter):

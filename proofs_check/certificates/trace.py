@@ -14,7 +14,7 @@ from proofs_check.certificates.network import (
 
 
 def cotangents(net: SymbolicMLP, output: int) -> tuple[Vector, ...]:
-    """Return ``∂f_c/∂z_l`` for every layer's pre-activation ``z_l = W_l h_{l-1}``, first layer first."""
+    """Return ``∂f_c/∂z_l`` for every pre-activation ``z_l = W_l h_{l-1}``, first to last."""
     width = net.widths[-1]
     backwards = [tuple(net.ring.one if o == output else net.ring.zero for o in range(width))]
     for weight, gate in zip(net.weights[:0:-1], net.gates[-2::-1], strict=True):

@@ -29,7 +29,7 @@ class IdentityResult:
 
 
 def ring_identity(left: PolyElement, right: PolyElement, *, squares: int = 0) -> IdentityResult:
-    """Decide ``left == right`` in their polynomial ring, coefficient by coefficient."""
+    """Return whether ``left == right`` in their polynomial ring, coefficient by coefficient."""
     difference = left - right
     return IdentityResult(difference == 0, len(left), squares, _first_terms(difference))
 

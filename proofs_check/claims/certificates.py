@@ -89,7 +89,7 @@ def _bound_with_single_gates(net: SymbolicMLP, name: str) -> PolyElement:
 
 
 def _bound_with_gated_weights(net: SymbolicMLP, name: str) -> PolyElement:
-    """R_PX or R_edge whose B is taken from the gated squared net."""
+    """Return R_PX or R_edge whose B is taken from the gated squared net."""
     seed = tuple(net.ring.one for _ in range(net.widths[-1]))
     start, squared, _ = weight_net(net)
     b = edge_gradients(start, squared, data_net(net)[2], seed)
@@ -100,7 +100,7 @@ def _bound_with_gated_weights(net: SymbolicMLP, name: str) -> PolyElement:
 
 
 def _bound_from_inputs(net: SymbolicMLP, name: str) -> PolyElement:
-    """The bound whose data net is fed x in place of x²."""
+    """Return the bound whose data net is fed x in place of x²."""
     first = [net.ring.index(x) for x in net.inputs]
     return net.ring.from_dict({
         tuple(e // 2 if i in first else e for i, e in enumerate(exponents)): coefficient
@@ -128,15 +128,15 @@ CERTIFICATE_MUTANTS: dict[str, dict[str, Callable[..., Any]]] = {
     mutants=CERTIFICATE_MUTANTS,
 )
 def certify_px(level: Level, trace: Polynomial, bound: Bound, squares: Squares) -> Outcome:
-    """P2: ``R_PX − Tr`` is a sum of explicit squares in inputs, weights and gates."""
+    """Return the verdict on P2: ``R_PX − Tr`` is a sum of explicit squares."""
     nets = NETS if level == "quick" else NETS_FULL
     results = {_label(n): _certify(n, "px", trace, bound, squares) for n in nets}
     return _identity_outcome(
         results,
         "Identity in Z[x, a, w] for the bias-free MLPs "
         + ", ".join(results)
-        + " with a free symbol for every gate, hence every activation pattern; one sample, and both "
-        "sides add up over samples.",
+        + " with a free symbol for every gate, hence every activation pattern; one sample, and "
+        "both sides add up over samples.",
     )
 
 
@@ -151,7 +151,7 @@ def certify_px(level: Level, trace: Polynomial, bound: Bound, squares: Squares) 
     },
 )
 def certify_ladder(level: Level, trace: Polynomial, bound: Bound, squares: Squares) -> Outcome:
-    """``Tr ≤ R_edge^c ≤ R_edge ≤ R_PX`` and ``R_edge^c ≤ R_PX^c ≤ R_PX`` by squares.
+    """Return the verdict on ``Tr ≤ R_edge^c ≤ R_edge ≤ R_PX`` and ``R_edge^c ≤ R_PX^c ≤ R_PX``.
 
     Each bound minus the trace is its list of squares, and each step up only adds squares.
     """
@@ -175,10 +175,8 @@ def certify_ladder(level: Level, trace: Polynomial, bound: Bound, squares: Squar
     )
 
 
-def _step_up(
-    widths: Widths, low: str, high: str, bound: Bound, squares: Squares
-) -> IdentityResult:
-    """Decide ``high − low == Σ added²``, the squares that the higher bound has on top."""
+def _step_up(widths: Widths, low: str, high: str, bound: Bound, squares: Squares) -> IdentityResult:
+    """Return whether ``high − low == Σ added²``, the squares that the higher bound has on top."""
     net = symbolic_mlp(widths)
     missing = Counter(squares(net, low)) - Counter(squares(net, high))
     added = list((Counter(squares(net, high)) - Counter(squares(net, low))).elements())
@@ -243,7 +241,7 @@ def _linear_trace_but_last(net: SymbolicMLP) -> PolyElement:
     },
 )
 def check_linear_networks(level: Level, closed_form: Polynomial, engine: Callable) -> Outcome:
-    """N5: ``Tr Θ(x,x) = Σ_l ‖W_{l−1}…W_1 x‖² ‖W_L…W_{l+1}‖_F²`` for a linear network."""
+    """Return the verdict on N5, the closed form of a linear network's trace."""
     nets = {_label(w): symbolic_mlp(w, gated=False) for w in LINEAR_NETS}
     results = {
         label: ring_identity(differentiated_trace(net), closed_form(net))
@@ -251,7 +249,9 @@ def check_linear_networks(level: Level, closed_form: Polynomial, engine: Callabl
     }
     draws = 1 if level == "quick" else 20
     gaps = {
-        f"{_label(w)} seed {s}": _engine_gap(w, engine, s) for w in ENGINE_NETS for s in range(draws)
+        f"{_label(w)} seed {s}": _engine_gap(w, engine, s)
+        for w in ENGINE_NETS
+        for s in range(draws)
     }
     worst = max(gaps, key=lambda case: gaps[case][0])
     error, exact = gaps[worst]
@@ -285,8 +285,8 @@ def _law_of_waking_only() -> sp.Expr:
     return sp.cancel(kinks.waking_gain(u, t) / (2 * t**3)) * kinks.absolute_moment(3)
 
 
-def _bias_of_leaky_trace(sigma: float) -> float:
-    """The bias measured against σ²/2 plus one per cent, as an estimator with a wrong trace would."""
+def _bias_with_small_trace(sigma: float) -> float:
+    """Return the bias with the trace, whose mean is 1/2, one per cent too small."""
     return kinks.averaged_bias(sigma) + 0.01 * sigma**2 / 2
 
 
@@ -301,7 +301,7 @@ def _bias_of_leaky_trace(sigma: float) -> float:
         "only waking units counted": {"law": _law_of_waking_only},
         "sign turned": {"law": lambda: -kinks.gate_flip_law()},
         "E|ξ|³ taken as σ³": {"law": lambda: sp.Rational(-1, 6)},
-        "trace one per cent off": {"measured": _bias_of_leaky_trace},
+        "trace one per cent off": {"measured": _bias_with_small_trace},
         "bias five per cent off": {"measured": lambda sigma: 1.05 * kinks.averaged_bias(sigma)},
         "tail without the factor r": {
             "ceiling": lambda theta, sigma: (
@@ -317,7 +317,7 @@ def check_gate_flips(
     measured: Callable[[float], float],
     ceiling: Callable[[float, float], float],
 ) -> Outcome:
-    """S2: one ReLU's bias, averaged over weights, is ``−(1/6) E|ξ|³ p(0) x² σ³ < 0``."""
+    """Return the verdict on S2's kink: ``−(1/6) E|ξ|³ p(0) x² σ³ < 0``, averaged over weights."""
     constant = law()
     stated = -sp.Rational(1, 6) * 2 * sp.sqrt(2 / sp.pi)  # E|ξ|³ = 2√(2/π)
     correction = float(kinks.gate_flip_correction())

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Evidence = Mapping[str, Any]
 Draw = Callable[[Evidence], str | None]
 
+LEAST_PIXELS_PER_INCH = 62
 INK = "#010203"  # stands for currentColor, which matplotlib does not know
 BLUE, VERMILION, GREEN, PINK = "#2b83ba", "#d55e00", "#009e73", "#c0699b"
 OCHRE, VIOLET, GREY, BROWN = "#a67c00", "#8468c4", "#7f7f7f", "#a0522d"
@@ -32,7 +33,7 @@ BOUNDS: dict[str, tuple[str, str, str]] = {
     "op": ("R_op", BROWN, "X"),
     "t_sq": ("T_sq (no bound)", GREY, "*"),
 }
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "figures",
     "font.family": "sans-serif",
@@ -175,7 +176,7 @@ def render(draw: Callable[["Figure"], None], *, width: float, height: float) -> 
         height: In inches.
 
     Returns:
-        The ``<svg>`` element, scalable, without prolog or metadata.
+        The ``<svg>`` element, scalable down to a legible width, without prolog or metadata.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -189,12 +190,13 @@ def render(draw: Callable[["Figure"], None], *, width: float, height: float) -> 
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    least = f'style="min-width: {LEAST_PIXELS_PER_INCH * width:.0f}px"'
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', rf"\1 {least}", svg, count=1)
     return svg.replace(INK, "currentColor").strip()
 
 
 def _scoped(svg: str, scope: str, title: str) -> str:
-    """Make the ids of a drawing unique in the page, and name it for a screen reader."""
+    """Return a drawing with ids that are unique in the page and a name for a screen reader."""
     prefix = re.sub(r"\W", "-", scope)
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', svg)
     svg = re.sub(r'(href="|url\()#', rf"\1#{prefix}-", svg)
@@ -297,6 +299,9 @@ def _handles(axis: "Axes") -> list[Any]:
 
 def _legend(figure: "Figure", handles: Sequence[Any], *, columns: int) -> None:
     figure.legend(
-        handles=list(handles), loc="outside lower left", ncols=columns, handlelength=2.2,
+        handles=list(handles),
+        loc="outside lower left",
+        ncols=columns,
+        handlelength=2.2,
         columnspacing=1.4,
     )

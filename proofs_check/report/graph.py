@@ -7,10 +7,11 @@ claim; places within a layer are ordered by the mean place of their neighbours (
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, pairwise
 from typing import Any
 
-NODE_WIDTH, NODE_HEIGHT = 148.0, 30.0
-COLUMN_GAP, ROW_GAP, VIA_HEIGHT = 56.0, 10.0, 8.0
+NODE_WIDTH, NODE_HEIGHT = 144.0, 30.0
+COLUMN_GAP, ROW_GAP, VIA_HEIGHT = 50.0, 10.0, 8.0
 SWEEPS = 8
 
 Via = tuple[str, str, int]  # the place of the link (from, to) in one of the layers between
@@ -131,7 +132,9 @@ def _layout_part(parents: Mapping[str, Sequence[str]], top: float) -> Graph:
             chains[parent, id_] = [parent, *between, id_]
     _order(columns, list(chains.values()))
     middle, bottom = _middles(columns, list(chains.values()), top)
-    x = {place: k * (NODE_WIDTH + COLUMN_GAP) for k, column in enumerate(columns) for place in column}
+    x = {
+        place: k * (NODE_WIDTH + COLUMN_GAP) for k, column in enumerate(columns) for place in column
+    }
     nodes = tuple(Node(id_, x[id_], middle[id_] - NODE_HEIGHT / 2) for id_ in parents)
     edges = tuple(
         Edge(start, end, _path([(x[place], middle[place]) for place in chain]))
@@ -144,21 +147,59 @@ def _neighbours(chains: Sequence[Sequence[Place]]) -> tuple[dict, dict]:
     before: dict[Place, list[Place]] = {}
     after: dict[Place, list[Place]] = {}
     for chain in chains:
-        for left, right in zip(chain, chain[1:], strict=False):
+        for left, right in pairwise(chain):
             after.setdefault(left, []).append(right)
             before.setdefault(right, []).append(left)
     return before, after
 
 
 def _order(columns: list[list[Place]], chains: Sequence[Sequence[Place]]) -> None:
-    """Sort every column by the mean rank of its neighbours, left to right and back."""
+    """Sort every column by the mean rank of its neighbours; keep the order that crosses least."""
     before, after = _neighbours(chains)
+    best, fewest = [list(column) for column in columns], crossings(columns, chains)
     for sweep in range(SWEEPS):
         forward = sweep % 2 == 0
         for column in columns[1:] if forward else columns[-2::-1]:
-            near = before if forward else after
-            rank = {place: k / len(c) for c in columns for k, place in enumerate(c, start=1)}
-            column.sort(key=lambda place: _mean([rank[q] for q in near.get(place, [place])]))  # noqa: B023
+            _sort_by_neighbours(column, columns, before if forward else after)
+        _swap_neighbours(columns, chains)
+        if (count := crossings(columns, chains)) < fewest:
+            best, fewest = [list(column) for column in columns], count
+    columns[:] = best
+
+
+def _sort_by_neighbours(
+    column: list[Place], columns: Sequence[Sequence[Place]], near: Mapping[Place, Sequence[Place]]
+) -> None:
+    rank = {place: k / len(c) for c in columns for k, place in enumerate(c, start=1)}
+    mean = {place: _mean([rank[q] for q in near.get(place, [place])]) for place in column}
+    column.sort(key=mean.__getitem__)
+
+
+def _swap_neighbours(columns: list[list[Place]], chains: Sequence[Sequence[Place]]) -> None:
+    """Swap neighbours within a column wherever that makes links cross less often."""
+    fewest = crossings(columns, chains)
+    for column in columns:
+        for k in range(len(column) - 1):
+            column[k], column[k + 1] = column[k + 1], column[k]
+            if (count := crossings(columns, chains)) < fewest:
+                fewest = count
+            else:
+                column[k], column[k + 1] = column[k + 1], column[k]
+
+
+def crossings(columns: Sequence[Sequence[Place]], chains: Sequence[Sequence[Place]]) -> int:
+    """Return how often links between neighbouring columns cross."""
+    rank = {place: k for column in columns for k, place in enumerate(column)}
+    layer = {place: k for k, column in enumerate(columns) for place in column}
+    segments: dict[int, list[tuple[int, int]]] = {}
+    for chain in chains:
+        for left, right in pairwise(chain):
+            segments.setdefault(layer[left], []).append((rank[left], rank[right]))
+    return sum(
+        (a - c) * (b - d) < 0
+        for pairs in segments.values()
+        for (a, b), (c, d) in combinations(pairs, 2)
+    )
 
 
 def _middles(
@@ -180,7 +221,7 @@ def _middles(
 
 
 def _stack(column: Sequence[Place], wish: Mapping[Place, float]) -> dict[Place, float]:
-    """Place a column without overlaps, minimising the squared distance to the wishes.
+    """Return the middles of a column without overlaps, nearest to the wishes in squares.
 
     With y_i = u_i + offset_i the order constraint is that u never falls: isotonic regression, by
     pooling adjacent violators.
@@ -212,7 +253,7 @@ def _mean(values: Sequence[float]) -> float:
 def _path(points: Sequence[tuple[float, float]]) -> str:
     """Return a smooth path from the right side of the first place to the left side of the last."""
     parts = []
-    for k, ((x0, y0), (x1, y1)) in enumerate(zip(points, points[1:], strict=False)):
+    for k, ((x0, y0), (x1, y1)) in enumerate(pairwise(points)):
         left, bend = x0 + NODE_WIDTH, COLUMN_GAP / 2
         parts.append(f"M{left:.1f} {y0:.1f}" if k == 0 else f"L{left:.1f} {y0:.1f}")
         parts.append(f"C{left + bend:.1f} {y0:.1f} {x1 - bend:.1f} {y1:.1f} {x1:.1f} {y1:.1f}")

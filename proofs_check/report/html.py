@@ -49,20 +49,24 @@ def render_html(report: Mapping[str, Any]) -> str:
         The page, with styles and drawings inline and every text escaped.
     """
     claims = [_view(entry) for entry in report["claims"]]
-    return environment().get_template("template.html").render(
-        report=report,
-        claims=claims,
-        passed=suite_passed(report),
-        failures=[c for c in claims if not c["passed"]],
-        computed=[c for c in claims if c["status"] != "not-covered"],
-        groups=group_by_paper(claims),
-        counts=words.count_statuses(claims),
-        real=[c for c in claims if c["real"]],
-        graph=graph.layout(claims),
-        by_id={c["id"]: c for c in claims},
-        budget=FALSE_ALARM_BUDGET,
-        budget_kept=budget_kept(report),
-        node=(graph.NODE_WIDTH, graph.NODE_HEIGHT),
+    return (
+        environment()
+        .get_template("template.html")
+        .render(
+            report=report,
+            claims=claims,
+            passed=suite_passed(report),
+            failures=[c for c in claims if not c["passed"]],
+            computed=[c for c in claims if c["status"] != "not-covered"],
+            groups=group_by_paper(claims),
+            counts=words.count_statuses(claims),
+            real=[c for c in claims if c["real"]],
+            graph=graph.layout(claims),
+            by_id={c["id"]: c for c in claims},
+            budget=FALSE_ALARM_BUDGET,
+            budget_kept=budget_kept(report),
+            node=(graph.NODE_WIDTH, graph.NODE_HEIGHT),
+        )
     )
 
 
@@ -76,7 +80,11 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     result.filters.update(
-        number=_number, seconds=words.format_seconds, label=words.label, shape=shape, columns=columns
+        number=_number,
+        seconds=words.format_seconds,
+        label=words.label,
+        shape=shape,
+        columns=columns,
     )
     result.globals.update(
         icons=words.ICONS,
@@ -140,12 +148,33 @@ def columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
+def flattened(value: Any) -> Any:
+    """Spread tables inside the rows of a list over columns of their own, so that it is a table.
+
+    Args:
+        value: JSON-able.
+
+    Returns:
+        ``[{"a": 1, "b": {"c": 2}}]`` as ``[{"a": 1, "b c": 2}]``; anything else unchanged.
+    """
+    if shape(value) != "list" or not all(isinstance(row, Mapping) for row in value):
+        return value
+    return [
+        {
+            f"{key} {inner}" if isinstance(item, Mapping) else key: cell
+            for key, item in row.items()
+            for inner, cell in (item.items() if isinstance(item, Mapping) else [("", item)])
+        }
+        for row in value
+    ]
+
+
 def mathml(formula: str) -> Markup:
     """Return a LaTeX formula as MathML, or as code if it cannot be converted."""
     from latex2mathml.converter import convert
 
     try:
-        return Markup(convert(formula, display="block"))  # noqa: S704 - escaped by the converter
+        return Markup(convert(formula, display="block"))
     except Exception:
         return Markup("<code>{}</code>").format(formula)
 
@@ -158,12 +187,12 @@ def _view(entry: Mapping[str, Any]) -> dict[str, Any]:
         evidence["real_data"] = real
     return {
         **entry,
-        "evidence": evidence,
+        "evidence": {key: flattened(value) for key, value in evidence.items()},
         "real": real if usable else [],
         "passed": entry_passed(entry),
         "formula_html": mathml(entry["formula"]) if entry["formula"] else None,
         "figures": [
-            {**figure, "svg": Markup(figure["svg"])}  # noqa: S704 - drawn by figures.py
+            {**figure, "svg": Markup(figure["svg"])}
             for figure in figures_for(entry["id"], entry["evidence"])
         ],
     }

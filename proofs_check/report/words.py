@@ -50,18 +50,24 @@ def format_number(value: float | int) -> str:
         value: A finite number.
 
     Returns:
-        For example ``12 345``, ``0.0312`` or ``1.5 × 10⁻⁹``, with thin spaces and a true minus.
+        For example ``1234``, ``12 345``, ``0.0312`` or ``1.5 × 10⁻⁹``, with thin spaces and a true
+        minus.
     """
     if isinstance(value, int) or (value == int(value) and abs(value) < 1e6):
-        text = f"{int(value):,}".replace(",", THIN_SPACE)
+        text = _grouped(int(value))
     elif 1e-3 <= abs(value) < 1e6:
-        text = f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}".replace(",", THIN_SPACE)
+        text = f"{value:.4g}" if abs(value) < 1e4 else _grouped(round(value))
     else:
         mantissa, exponent = f"{value:.3e}".split("e")
         mantissa = mantissa.rstrip("0").rstrip(".")
         power = str(int(exponent)).translate(SUPERSCRIPTS)
         text = f"{mantissa}{THIN_SPACE}×{THIN_SPACE}10{power}"
     return text.replace("-", MINUS)
+
+
+def _grouped(value: int) -> str:
+    """Return an integer with thousands set apart from five digits on."""
+    return f"{value:,}".replace(",", THIN_SPACE) if abs(value) >= 10_000 else str(value)
 
 
 def format_seconds(value: float) -> str:

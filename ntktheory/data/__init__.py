@@ -1,0 +1,5 @@
+"""Data sets."""
+
+from ntktheory.data.digits import digits
+
+__all__ = ["digits"]

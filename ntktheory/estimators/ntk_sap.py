@@ -1,0 +1,123 @@
+"""The objective of NTK-SAP: how far random perturbations of the weights move the outputs."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ntktheory.checks import NumericalError, check_batch, check_choice, check_masks, complaint
+from ntktheory.functional import (
+    FunctionalModel,
+    Masks,
+    ModelFn,
+    Params,
+    check_network,
+    functional,
+    masked,
+)
+from ntktheory.probes import check_probes
+
+Form = Literal["jvp", "finite_difference"]
+FORMS: tuple[Form, ...] = ("jvp", "finite_difference")
+
+
+def ntk_sap_objective(
+    model: nn.Module | FunctionalModel,
+    x: Tensor,
+    *,
+    sigma: float,
+    probes: Mapping[str, Tensor],
+    form: Form = "jvp",
+    masks: Masks | None = None,
+) -> Tensor:
+    """Compute NTK-SAP's objective for K given perturbations; sums over samples and outputs.
+
+    * "finite_difference": ``Σ_{n,c} (f_c(x_n; (θ+σΔ_k)⊙m) − f_c(x_n; θ⊙m))²``, the published form.
+    * "jvp": ``σ² ‖J Δ_k‖²`` with ``J = J(θ⊙m) diag(m)``. For probes of mean 0 and unit variance its
+      mean is ``σ² Tr Θ`` exactly, over the perturbed parameters; the finite difference is biased
+      (``estimators/moments.py``).
+
+    Nothing is divided by σ², N or C.
+
+    Args:
+        model: A module in eval mode, or a FunctionalModel, with outputs [N, C].
+        x: N samples, sample axis first.
+        sigma: Standard deviation σ of the perturbation (not its variance).
+        probes: Parameter name -> Δ of unit variance, [K, *shape]; missing names are unperturbed.
+        form: "jvp" or "finite_difference".
+        masks: Parameter name -> bool or float mask; float masks are differentiated through.
+
+    Returns:
+        The K values, in the model's dtype.
+
+    Raises:
+        ValueError: If σ is not positive, an option, batch, mask or probe does not fit, or the model
+            is in train mode.
+        NumericalError: If a value is not finite; the message names the first such perturbation.
+
+    Cost:
+        K forward passes for the finite difference (and one shared), K forward-mode passes for the
+        JVP, all at once in memory.
+
+    Source:
+        NTK-SAP, Eq. 6–8; ``E‖JΔ‖² = σ² Tr Θ`` is S1.
+
+    Example:
+        >>> net = nn.Linear(3, 2, bias=False)
+        >>> probes = {"weight": torch.ones(1, 2, 3)}
+        >>> ntk_sap_objective(net, torch.ones(1, 3), sigma=0.5, probes=probes)
+        tensor([4.5000])
+    """
+    model = functional(model)
+    check_choice("form", form, FORMS)
+    if not sigma > 0 or not torch.isfinite(torch.tensor(sigma)):
+        raise ValueError(
+            complaint("sigma", "a positive standard deviation", sigma,
+                      "The published epsilon of 1e-4 is a variance: its sigma is 0.01.")
+        )
+    check_batch("x", x)
+    check_masks(masks, model.params)
+    check_probes(probes, model.params)
+    check_network(model, masked(model.params, masks), x)
+    values = objective(model.model_fn, model.params, masks, x, probes, sigma=sigma, form=form)
+    bad = torch.nonzero(~torch.isfinite(values.detach()))
+    if bad.numel():
+        raise NumericalError(
+            complaint("objective", "finite", f"{float(values[bad[0]])} for perturbation {int(bad[0])}",
+                      "The input was finite: use a smaller sigma, or rescale the parameters.")
+        )
+    return values
+
+
+def objective(
+    model_fn: ModelFn,
+    params: Params,
+    masks: Masks | None,
+    x: Tensor,
+    probes: Mapping[str, Tensor],
+    *,
+    sigma: float,
+    form: Form = "jvp",
+) -> Tensor:
+    """Return the objective [K]: the pure function behind ``ntk_sap_objective``.
+
+    vmap-able over ``params`` and ``masks``, differentiable in float masks. Nothing is checked.
+    """
+
+    def outputs(theta: Params) -> Tensor:
+        return model_fn(masked(theta, masks), x)
+
+    def by_jvp(delta: Params) -> Tensor:
+        direction = {name: delta.get(name, torch.zeros_like(p)) for name, p in params.items()}
+        change = torch.func.jvp(outputs, (params,), (direction,))[1]
+        return sigma**2 * change.square().sum()
+
+    def by_difference(delta: Params) -> Tensor:
+        moved = {n: p + sigma * delta[n] if n in delta else p for n, p in params.items()}
+        return (outputs(moved) - start).square().sum()
+
+    if form == "jvp":
+        return torch.func.vmap(by_jvp)(dict(probes))
+    start = outputs(params)
+    return torch.func.vmap(by_difference)(dict(probes))

@@ -1,0 +1,7 @@
+"""Scorers: pure functions of (model_fn, params, masks, x, …); larger = keep. One file each."""
+
+from ntktheory.pruning.scorers.px import px
+from ntktheory.pruning.scorers.px_bound import px_bound
+from ntktheory.pruning.scorers.synflow_l2 import synflow_l2
+
+__all__ = ["px", "px_bound", "synflow_l2"]

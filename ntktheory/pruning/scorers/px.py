@@ -1,0 +1,37 @@
+"""PX: the saliency of Path eXclusion."""
+
+from torch import Tensor
+
+from ntktheory.functional import Masks, ModelFn, Params, masked
+from ntktheory.paths.gates import record
+from ntktheory.paths.networks import ones_net, squared_net
+
+
+def px(model_fn: ModelFn, params: Params, masks: Masks | None, x: Tensor) -> Params:
+    """Return PX's saliency ``θ_j² ∂Z/∂θ_j²`` with ``Z = Σ_{n,c} z1_nc z2_c``.
+
+    ``z1_nc = Σ_{p→c} a_p² x_p²`` (the gated ones net on x²) is held fixed, and
+    ``z2_c = Σ_{p→c} v_p²`` (the squared net). The data enter through the C numbers Σ_n z1_nc only.
+    Under masks, paths run through kept parameters and dropped ones score 0.
+
+    Args:
+        model_fn: The network.
+        params: Its parameters, unmasked.
+        masks: Parameter name -> mask.
+        x: The batch.
+
+    Returns:
+        Name -> score, for every parameter, shaped like it. Pure, and vmap-able over ``params``.
+        Cost: two forward passes on x, and one forward and backward pass on one sample.
+
+    Raises:
+        UnsupportedModule: If the network calls a function without a path rule.
+
+    Source:
+        PX, Eq. 9–11. Tested against ``paths/reference.py``.
+    """
+    effective = masked(params, masks)
+    gates = record(model_fn, effective, x).gates
+    data = ones_net(model_fn, params, masks, x, gates).z.sum(0, keepdim=True)
+    slopes = squared_net(model_fn, params, masks, x).gradient(data)
+    return {name: effective[name].square() * slope for name, slope in slopes.items()}

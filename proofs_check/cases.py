@@ -1,0 +1,140 @@
+"""Fixed networks that between them meet every rule of the engines, and the real images."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ntktheory.data import digits
+from ntktheory.models import convnet, mlp
+
+
+@dataclass(frozen=True)
+class Network:
+    """A named network with a batch, in float64."""
+
+    name: str
+    model: nn.Module
+    x: Tensor
+
+
+class Twice(nn.Module):
+    """One layer used twice, and its weight once more outside of it; another layer is not used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head, self.unused = nn.Linear(4, 4), nn.Linear(4, 3), nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs [N, 3]."""
+        hidden = torch.relu(self.inner(torch.relu(self.inner(x))))
+        return self.head(hidden + x @ self.inner.weight)
+
+
+class TwiceInPlace(nn.Module):
+    """One layer used twice by its module only: the layer rules sum its blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs [N, 3]."""
+        hidden = self.inner(x).relu_()
+        return self.head(F.relu(self.inner(hidden), inplace=True))
+
+
+class Positions(nn.Module):
+    """Linear layers on sequences [N, T, D], averaged over positions."""
+
+    def __init__(self, samples_first: bool) -> None:
+        super().__init__()
+        self.samples_first = samples_first
+        self.inner, self.head = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs [N, 3]."""
+        x = x if self.samples_first else x.transpose(0, 1)
+        return self.head(torch.relu(self.inner(x))).mean(1 if self.samples_first else 0)
+
+
+def _grouped() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2),
+        nn.ReLU(),
+        nn.Conv2d(6, 6, (3, 1), padding="same", groups=6, padding_mode="reflect"),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(54, 3),
+    )
+
+
+def _batch_norm() -> nn.Module:
+    net = nn.Sequential(
+        nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 3)
+    )
+    net[1].running_mean.normal_()
+    net[1].running_var.uniform_(0.5, 2)
+    return net
+
+
+BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "MLP": (lambda: mlp([5, 7, 6, 3]), (6, 5)),
+    "MLP with biases": (lambda: mlp([5, 7, 3], bias=True), (6, 5)),
+    "tanh MLP": (lambda: mlp([5, 7, 3], activation=nn.Tanh, bias=True), (3, 5)),
+    "CNN": (lambda: convnet([2, 3, 4], 3, image_size=6, stride=[1, 2], bias=True), (4, 2, 6, 6)),
+    "CNN, small last map": (
+        lambda: convnet([1, 3, 8], 3, image_size=8, stride=[2, 4], head="average"), (3, 1, 8, 8)
+    ),
+    "grouped, dilated, depthwise CNN": (_grouped, (3, 4, 7, 7)),
+    "layer used twice": (TwiceInPlace, (4, 4)),
+    "weight used outside its layer": (Twice, (4, 4)),
+    "sequences": (lambda: Positions(True), (4, 3, 4)),
+    "sequences, positions first": (lambda: Positions(False), (3, 3, 4)),
+    "one position, positions first": (lambda: Positions(False), (3, 1, 4)),
+    "batch norm in eval mode": (_batch_norm, (4, 2, 6, 6)),
+}  # fmt: skip
+
+
+@cache
+def network(name: str) -> Network:
+    """Build one of ``BUILDERS`` with seeded standard normal parameters scaled by 1/√fan_in."""
+    build, shape = BUILDERS[name]
+    generator = torch.Generator().manual_seed(sorted(BUILDERS).index(name))
+    model = build().double().eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            fan_in = max(1, p[0].numel())
+            p.copy_(torch.randn(p.shape, generator=generator, dtype=p.dtype) * fan_in**-0.5)
+    return Network(name, model, torch.randn(shape, generator=generator, dtype=torch.float64))
+
+
+def networks() -> list[Network]:
+    """Return every fixed network."""
+    return [network(name) for name in BUILDERS]
+
+
+def random_masks(model: nn.Module, density: float = 0.6, seed: int = 0) -> dict[str, Tensor]:
+    """Return seeded Bernoulli masks for every parameter."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.rand(p.shape, generator=generator) < density
+        for name, p in model.named_parameters()
+    }
+
+
+@cache
+def real_networks(images: int = 32) -> tuple[Network, ...]:
+    """Return an MLP and a CNN with He weights on the first images of the digits."""
+    x, _ = digits(images, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    dense = mlp([64, 32, 32, 10], generator=generator, dtype=torch.float64)
+    conv = convnet([1, 4, 8], 10, image_size=8, stride=[1, 2], bias=True, generator=generator,
+                   dtype=torch.float64)
+    return (
+        Network("MLP 64-32-32-10 on digits", dense, x),
+        Network("CNN 1-4-8, biases, on digits", conv, x),
+    )
