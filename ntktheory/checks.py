@@ -45,7 +45,9 @@ def check_batch(argument: str, x: Any) -> None:
     """
     if not isinstance(x, Tensor):
         raise TypeError(
-            complaint(argument, "a torch.Tensor", type(x).__name__, "Convert it with torch.as_tensor.")
+            complaint(
+                argument, "a torch.Tensor", type(x).__name__, "Convert it with torch.as_tensor."
+            )
         )
     if x.ndim < 1 or x.numel() == 0:
         raise ValueError(
@@ -67,7 +69,12 @@ def check_count(argument: str, value: int | None) -> None:
     """
     if value is not None and (not isinstance(value, int) or value < 1):
         raise ValueError(
-            complaint(argument, "a positive integer or None", repr(value), "Leave it out to let it be planned.")
+            complaint(
+                argument,
+                "a positive integer or None",
+                repr(value),
+                "Leave it out to let it be planned.",
+            )
         )
 
 
@@ -96,18 +103,30 @@ def check_masks(masks: Mapping[str, Tensor] | None, params: Mapping[str, Tensor]
     for name, mask in (masks or {}).items():
         if name not in params:
             raise ValueError(
-                complaint("masks", f"named like the parameters ({', '.join(params)})", repr(name),
-                          "Rename or drop that mask.")
+                complaint(
+                    "masks",
+                    f"named like the parameters ({', '.join(params)})",
+                    repr(name),
+                    "Rename or drop that mask.",
+                )
             )
         if not isinstance(mask, Tensor):
             raise TypeError(
-                complaint(f"masks[{name!r}]", "a torch.Tensor", type(mask).__name__,
-                          "Convert it with torch.as_tensor.")
+                complaint(
+                    f"masks[{name!r}]",
+                    "a torch.Tensor",
+                    type(mask).__name__,
+                    "Convert it with torch.as_tensor.",
+                )
             )
         if mask.shape != params[name].shape:
             raise ValueError(
-                complaint(f"masks[{name!r}]", f"of shape {list(params[name].shape)}",
-                          list(mask.shape), "Give it the shape of its parameter.")
+                complaint(
+                    f"masks[{name!r}]",
+                    f"of shape {list(params[name].shape)}",
+                    list(mask.shape),
+                    "Give it the shape of its parameter.",
+                )
             )
 
 

@@ -61,8 +61,12 @@ def functional(model: nn.Module | FunctionalModel) -> FunctionalModel:
         return model
     if not isinstance(model, nn.Module):
         raise TypeError(
-            complaint("model", "an nn.Module or a FunctionalModel", type(model).__name__,
-                      "Wrap a plain function as FunctionalModel(model_fn, params).")
+            complaint(
+                "model",
+                "an nn.Module or a FunctionalModel",
+                type(model).__name__,
+                "Wrap a plain function as FunctionalModel(model_fn, params).",
+            )
         )
     _check_eval_mode(model)
     params = {name: p.detach() for name, p in model.named_parameters()}
@@ -103,8 +107,12 @@ def selected(model: FunctionalModel, select: Select) -> tuple[str, ...]:
         check_choice("select", name, model.params)
     if not names:
         raise ValueError(
-            complaint("select", "a choice of at least one parameter", "none",
-                      f"The parameters are {', '.join(model.params)}.")
+            complaint(
+                "select",
+                "a choice of at least one parameter",
+                "none",
+                f"The parameters are {', '.join(model.params)}.",
+            )
         )
     return tuple(name for name in model.params if name in names)
 
@@ -134,17 +142,28 @@ def evaluate(model_fn: ModelFn, params: Params, x: Any, argument: str = "x") -> 
         outputs = model_fn(params, x)
     except (RuntimeError, IndexError, ValueError) as error:
         raise ValueError(
-            complaint(argument, "a batch that the model takes", describe(x),
-                      f"Give it the shape, dtype and device of the model's input ({error}).")
+            complaint(
+                argument,
+                "a batch that the model takes",
+                describe(x),
+                f"Give it the shape, dtype and device of the model's input ({error}).",
+            )
         ) from error
     n = batch_size(x)
     if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[0] != n:
         raise ValueError(
-            complaint("model", f"a network with outputs of shape [N, C], N = {n}",
-                      describe(outputs), "Flatten or squeeze its outputs.")
+            complaint(
+                "model",
+                f"a network with outputs of shape [N, C], N = {n}",
+                describe(outputs),
+                "Flatten or squeeze its outputs.",
+            )
         )
-    check_finite("model outputs", outputs,
-                 "The input was finite: look for overflow or non-finite parameters.")
+    check_finite(
+        "model outputs",
+        outputs,
+        "The input was finite: look for overflow or non-finite parameters.",
+    )
     return outputs
 
 
@@ -171,9 +190,12 @@ def check_network(model: FunctionalModel, params: Params, x: Tensor, argument: s
     gap = float((together[0] - alone[0]).abs().max()) / scale
     if gap > torch.finfo(alone.dtype).eps ** 0.5:
         raise ValueError(
-            complaint("model", "a network that treats samples independently",
-                      f"an output that moves by {gap:.1e} of its scale when a sample joins the batch",
-                      "Remove batch statistics, or call model.eval().")
+            complaint(
+                "model",
+                "a network that treats samples independently",
+                f"an output that moves by {gap:.1e} of its scale when a sample joins the batch",
+                "Remove batch statistics, or call model.eval().",
+            )
         )
     return together
 
@@ -214,13 +236,19 @@ def _check_eval_mode(model: nn.Module) -> None:
         where = f"{type(module).__name__} at {path or 'the top'!r}"
         if isinstance(module, _BatchNorm) and module.running_mean is None:
             raise ValueError(
-                complaint("model", "a network whose samples do not mix", f"{where} without running "
-                          "statistics", "Use track_running_stats=True and call model.eval().")
+                complaint(
+                    "model",
+                    "a network whose samples do not mix",
+                    f"{where} without running statistics",
+                    "Use track_running_stats=True and call model.eval().",
+                )
             )
         depends_on_mode = isinstance(module, (_BatchNorm, _DropoutNd, nn.RReLU))
         if module.training and depends_on_mode:
             raise ValueError(
-                complaint("model", "in eval mode", f"train-mode {where}", "Call model.eval() first.")
+                complaint(
+                    "model", "in eval mode", f"train-mode {where}", "Call model.eval() first."
+                )
             )
 
 
@@ -239,4 +267,3 @@ def _prunable(model: nn.Module) -> tuple[str, ...]:
         module.weight for module in model.modules() if isinstance(module, (nn.Linear, _ConvNd))
     ]
     return tuple(dict.fromkeys(names[id(w)] for w in weights if id(w) in names))
-

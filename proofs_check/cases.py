@@ -132,8 +132,15 @@ def real_networks(images: int = 32) -> tuple[Network, ...]:
     x, _ = digits(images, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     dense = mlp([64, 32, 32, 10], generator=generator, dtype=torch.float64)
-    conv = convnet([1, 4, 8], 10, image_size=8, stride=[1, 2], bias=True, generator=generator,
-                   dtype=torch.float64)
+    conv = convnet(
+        [1, 4, 8],
+        10,
+        image_size=8,
+        stride=[1, 2],
+        bias=True,
+        generator=generator,
+        dtype=torch.float64,
+    )
     return (
         Network("MLP 64-32-32-10 on digits", dense, x),
         Network("CNN 1-4-8, biases, on digits", conv, x),

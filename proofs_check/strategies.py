@@ -71,7 +71,9 @@ def convnets(draw: st.DrawFn, bias: bool | None = None, pooling: bool = True) ->
     for i in range(len(channels) - 1):
         kernel = draw(st.integers(1, min(3, size)))
         stride, padding = draw(st.integers(1, 2)), draw(st.integers(0, kernel // 2))
-        model.append(nn.Conv2d(channels[i], channels[i + 1], kernel, stride, padding, bias=has_bias))
+        model.append(
+            nn.Conv2d(channels[i], channels[i + 1], kernel, stride, padding, bias=has_bias)
+        )
         model.append(nn.ReLU())
         size = (size + 2 * padding - kernel) // stride + 1
     if pooling and size in (2, 4) and draw(st.booleans()):

@@ -38,7 +38,9 @@ def digits(
     bunch = load_digits()
     total = len(bunch.target)
     if count is not None and not 1 <= count <= total:
-        raise ValueError(complaint("count", f"between 1 and {total}", count, "Ask for fewer images."))
+        raise ValueError(
+            complaint("count", f"between 1 and {total}", count, "Ask for fewer images.")
+        )
     order = torch.arange(total) if generator is None else torch.randperm(total, generator=generator)
     chosen = order[:count]
     images = torch.from_numpy(bunch.images).to(dtype).unsqueeze(1) / 16

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ntktheory.checks import check_batch, complaint
 from ntktheory.estimators.ntk_sap import objective
-from ntktheory.functional import FunctionalModel, Params, check_network, functional
+from ntktheory.functional import FunctionalModel, ModelFn, Params, check_network, functional
 from ntktheory.paths.gates import record, replay
 from ntktheory.probes import Design, all_signs
 
@@ -42,10 +42,15 @@ def design_variance(statistic: Statistic, design: Design) -> Tensor:
     return design_mean(lambda probes: (statistic(probes) - mean).square(), design)
 
 
-def with_fixed_gates(model: nn.Module | FunctionalModel, x: Tensor) -> FunctionalModel:
+def with_fixed_gates(model: nn.Module | FunctionalModel, x: Tensor) -> ModelFn:
     """Return the network with the gates that it has on ``x``: affine in every single parameter.
 
-    The result takes only batches of the size of ``x``.
+    Args:
+        model: A ReLU network in eval mode.
+        x: The batch whose gates are held.
+
+    Returns:
+        ``model_fn(params, x)`` for this very batch.
 
     Raises:
         UnsupportedModule: If the network calls a function without a path rule.
@@ -53,11 +58,7 @@ def with_fixed_gates(model: nn.Module | FunctionalModel, x: Tensor) -> Functiona
     model = functional(model)
     gates = record(model.model_fn, model.params, x).gates
     fixed = replay(model.model_fn)
-
-    def model_fn(params: Params, x: Tensor, buffers: Params | None = None) -> Tensor:
-        return fixed(params, (x, gates))
-
-    return FunctionalModel(model_fn, model.params, model.buffers, model.tied, model.prunable)
+    return lambda params, x, buffers=None: fixed(params, (x, gates))
 
 
 def subset_bias(model: nn.Module | FunctionalModel, x: Tensor, sigma: float) -> float:
@@ -78,17 +79,24 @@ def subset_bias(model: nn.Module | FunctionalModel, x: Tensor, sigma: float) -> 
     Raises:
         ValueError: If there are more than 16 parameters.
     """
+    model = functional(model)
     fixed = with_fixed_gates(model, x)
-    flat = torch.cat([p.flatten() for p in fixed.params.values()]).double()
+    unflatten, flat = _flattened(model.params)
     if flat.numel() > 16:
         raise ValueError(
-            complaint("model", "a network of at most 16 parameters", flat.numel(),
-                      "Use design_mean with all_signs, or a smaller network.")
+            complaint(
+                "model",
+                "a network of at most 16 parameters",
+                flat.numel(),
+                "Use design_mean with all_signs, or a smaller network.",
+            )
         )
     total = 0.0
     for size in range(2, flat.numel() + 1):
         for subset in combinations(range(flat.numel()), size):
-            total += sigma ** (2 * size) * float(_mixed_difference(fixed, x, flat, subset))
+            total += sigma ** (2 * size) * float(
+                _mixed_difference(lambda t: fixed(unflatten(t), x), flat, subset)
+            )
     return total
 
 
@@ -100,13 +108,15 @@ def expected_finite_difference(
     The square of a function that is affine in each parameter has the same mean under signs and under
     Gaussians. Cost 2^P forward passes.
     """
+    model = functional(model)
     fixed = with_fixed_gates(model, x)
 
     def statistic(probes: Params) -> Tensor:
-        return objective(fixed.model_fn, fixed.params, None, x, probes, sigma=sigma,
-                         form="finite_difference")
+        return objective(
+            fixed, model.params, None, x, probes, sigma=sigma, form="finite_difference"
+        )
 
-    return float(design_mean(statistic, all_signs(fixed.params)))
+    return float(design_mean(statistic, all_signs(model.params)))
 
 
 def smooth_bias_coefficient(model: nn.Module | FunctionalModel, x: Tensor) -> float:
@@ -140,27 +150,21 @@ def smooth_bias_coefficient(model: nn.Module | FunctionalModel, x: Tensor) -> fl
     jacobian = torch.func.jacrev(outputs)(flat)
     trace = hessian.diagonal(dim1=1, dim2=2).sum(1)
     trace_change = torch.func.jacrev(hessian_trace)(flat)
-    terms = (
-        trace.square() / 4
-        + hessian.square().sum((1, 2)) / 2
-        + (jacobian * trace_change).sum(1)
-    )
+    terms = trace.square() / 4 + hessian.square().sum((1, 2)) / 2 + (jacobian * trace_change).sum(1)
     return float(terms.sum())
 
 
 def _mixed_difference(
-    fixed: FunctionalModel, x: Tensor, flat: Tensor, subset: tuple[int, ...]
+    f: Callable[[Tensor], Tensor], flat: Tensor, subset: tuple[int, ...]
 ) -> Tensor:
     """Return ``‖∂_S f‖²``: the alternating sum of f over the corners of a unit cube, exact here."""
-    unflatten, _ = _flattened(fixed.params)
-    total: Tensor | float = 0.0
+    total = torch.zeros((), dtype=flat.dtype)
     for corner in range(1 << len(subset)):
         theta = flat.clone()
         for bit, index in enumerate(subset):
             theta[index] += corner >> bit & 1
-        sign = (-1) ** (len(subset) - corner.bit_count())
-        total = total + sign * fixed.model_fn(unflatten(theta), x)
-    return torch.as_tensor(total).square().sum()
+        total = total + (-1) ** (len(subset) - corner.bit_count()) * f(theta)
+    return total.square().sum()
 
 
 def _flattened(params: Params) -> tuple[Callable[[Tensor], Params], Tensor]:
@@ -171,4 +175,3 @@ def _flattened(params: Params) -> tuple[Callable[[Tensor], Params], Tensor]:
         return {n: t.view(p.shape) for (n, p), t in zip(params.items(), parts, strict=True)}
 
     return unflatten, torch.cat([p.flatten() for p in params.values()])
-

@@ -73,8 +73,12 @@ def ntk_sap_objective(
     check_choice("form", form, FORMS)
     if not sigma > 0 or not torch.isfinite(torch.tensor(sigma)):
         raise ValueError(
-            complaint("sigma", "a positive standard deviation", sigma,
-                      "The published epsilon of 1e-4 is a variance: its sigma is 0.01.")
+            complaint(
+                "sigma",
+                "a positive standard deviation",
+                sigma,
+                "The published epsilon of 1e-4 is a variance: its sigma is 0.01.",
+            )
         )
     check_batch("x", x)
     check_masks(masks, model.params)
@@ -84,8 +88,12 @@ def ntk_sap_objective(
     bad = torch.nonzero(~torch.isfinite(values.detach()))
     if bad.numel():
         raise NumericalError(
-            complaint("objective", "finite", f"{float(values[bad[0]])} for perturbation {int(bad[0])}",
-                      "The input was finite: use a smaller sigma, or rescale the parameters.")
+            complaint(
+                "objective",
+                "finite",
+                f"{float(values[bad[0]])} for perturbation {int(bad[0])}",
+                "The input was finite: use a smaller sigma, or rescale the parameters.",
+            )
         )
     return values
 

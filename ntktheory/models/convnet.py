@@ -54,22 +54,31 @@ def convnet(
     strides = [stride] * layers if isinstance(stride, int) else list(stride)
     if layers < 1 or len(strides) != layers:
         raise ValueError(
-            complaint("stride", f"one number or {layers} of them for {list(channels)} channels",
-                      strides, "Give one stride per convolution, and at least two channels.")
+            complaint(
+                "stride",
+                f"one number or {layers} of them for {list(channels)} channels",
+                strides,
+                "Give one stride per convolution, and at least two channels.",
+            )
         )
     net = nn.Sequential()
     size = image_size
     for i, step in enumerate(strides, start=1):
-        conv = nn.Conv2d(channels[i - 1], channels[i], kernel_size, step, padding, bias=bias,
-                         dtype=dtype)
+        conv = nn.Conv2d(
+            channels[i - 1], channels[i], kernel_size, step, padding, bias=bias, dtype=dtype
+        )
         he_init(conv, generator)
         net.add_module(f"conv{i}", conv)
         net.add_module(f"activation{i}", nn.ReLU())
         size = (size + 2 * padding - kernel_size) // step + 1
     if size < 1:
         raise ValueError(
-            complaint("image_size", "large enough for the layers", image_size,
-                      "Use fewer strides or a larger image.")
+            complaint(
+                "image_size",
+                "large enough for the layers",
+                image_size,
+                "Use fewer strides or a larger image.",
+            )
         )
     if head == "average":
         net.add_module("pool", nn.AvgPool2d(size))

@@ -40,8 +40,12 @@ def mlp(
     """
     if len(widths) < 2 or min(widths) < 1:
         raise ValueError(
-            complaint("widths", "at least two positive numbers", list(widths),
-                      "Give the inputs first and the outputs last.")
+            complaint(
+                "widths",
+                "at least two positive numbers",
+                list(widths),
+                "Give the inputs first and the outputs last.",
+            )
         )
     net = nn.Sequential()
     net.add_module("flatten", nn.Flatten())

@@ -31,10 +31,10 @@ from ntktheory.ntk.contractions import (
     OUTPUTS,
     Output,
     finish,
-    mirrored,
     gram,
     linear_tile,
     masked_linear_tile,
+    mirrored,
 )
 from ntktheory.ntk.jacobian import jacobian_rows
 from ntktheory.ntk.layerwise import Factors, Plan, block, factors, plan
@@ -132,8 +132,12 @@ def empirical_ntk(
     theta = _assemble(problem, x1, x2, output, engine, chunk_size, progress)
     if not bool(torch.isfinite(theta).all()):
         raise NumericalError(
-            complaint("Theta", "finite", f"{int((~torch.isfinite(theta)).sum())} entries NaN or Inf",
-                      "The inputs were finite: rescale the parameters or use float64.")
+            complaint(
+                "Theta",
+                "finite",
+                f"{int((~torch.isfinite(theta)).sum())} entries NaN or Inf",
+                "The inputs were finite: rescale the parameters or use float64.",
+            )
         )
     return theta
 
@@ -148,8 +152,12 @@ def _problem(
     rest = tuple(name for name in names if name not in covered and name in layers.used())
     if engine == "layerwise" and rest:
         raise UnsupportedModule(
-            complaint("model", "made of Linear and convolution layers", f"other uses of {rest[0]!r}",
-                      'Use engine="auto" or "jacobian", or select other parameters.')
+            complaint(
+                "model",
+                "made of Linear and convolution layers",
+                f"other uses of {rest[0]!r}",
+                'Use engine="auto" or "jacobian", or select other parameters.',
+            )
         )
     return _Problem(model, masks, layers, tuple(n for n in names if n in covered), rest)
 
@@ -174,8 +182,9 @@ def _assemble(
     previous, left = -1, _Rows([], {})
     for i, j in _track(tiles, progress):
         if engine == "ntk_vp":
-            tile = _tile_by_products(problem, take(x1, i, i + size),
-                                     take(x1 if x2 is None else x2, j, j + size), output)
+            tile = _tile_by_products(
+                problem, take(x1, i, i + size), take(x1 if x2 is None else x2, j, j + size), output
+            )
         else:
             if i != previous:
                 previous, left = i, _rows(problem, take(x1, i, i + size))

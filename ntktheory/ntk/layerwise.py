@@ -154,7 +154,9 @@ def plan(model_fn: ModelFn, params: Params, x: Any) -> Plan:
     for n in range(1, min(batch_size(x), 2) + 1):
         calls: list[LayerCall] = []
 
-        def note(call: LayerCall, a: Tensor, result: Tensor, calls: list[LayerCall] = calls) -> Tensor:
+        def note(
+            call: LayerCall, a: Tensor, result: Tensor, calls: list[LayerCall] = calls
+        ) -> Tensor:
             calls.append(call)
             return result
 
@@ -163,11 +165,16 @@ def plan(model_fn: ModelFn, params: Params, x: Any) -> Plan:
     (first, elsewhere), (second, also) = runs[0], runs[-1]
     if len(first) != len(second):
         raise UnsupportedModule(
-            complaint("model", "a network that makes the same calls for every batch size",
-                      f"{len(first)} layer calls for one sample and {len(second)} for two",
-                      'Use engine="jacobian".')
+            complaint(
+                "model",
+                "a network that makes the same calls for every batch size",
+                f"{len(first)} layer calls for one sample and {len(second)} for two",
+                'Use engine="jacobian".',
+            )
         )
-    merged = [replace(c, batched=c.batched and d.batched) for c, d in zip(first, second, strict=True)]
+    merged = [
+        replace(c, batched=c.batched and d.batched) for c, d in zip(first, second, strict=True)
+    ]
     unbatched = {name for c in merged if not c.batched for name in c.names()}
     return Plan(tuple(merged), frozenset(elsewhere | also | unbatched))
 
@@ -279,8 +286,13 @@ def _layer_call(
         return LayerCall(weight, bias, output, batched)
     kernel = tuple(bound["weight"].shape[2:])
     dilation = _tuple(bound["dilation"], rank)
-    window = Window(kernel, _tuple(bound["stride"], rank),
-                    _padding(bound["padding"], kernel, dilation), dilation, bound["groups"])
+    window = Window(
+        kernel,
+        _tuple(bound["stride"], rank),
+        _padding(bound["padding"], kernel, dilation),
+        dilation,
+        bound["groups"],
+    )
     return LayerCall(weight, bias, output, batched, window)
 
 

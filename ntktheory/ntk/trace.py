@@ -5,7 +5,14 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from ntktheory.checks import NumericalError, check_batch, check_choice, check_count, check_masks, complaint
+from ntktheory.checks import (
+    NumericalError,
+    check_batch,
+    check_choice,
+    check_count,
+    check_masks,
+    complaint,
+)
 from ntktheory.functional import (
     FunctionalModel,
     Masks,
@@ -88,7 +95,9 @@ def ntk_trace(
     size = chunk_size or _planned_chunk(model, x, outputs.shape[1])
     chunks = [take(x, i, i + size) for i in range(0, x.shape[0], size)]
     if per == "parameter":
-        return _finite(_add([diagonal(model.model_fn, model.params, masks, c, names) for c in chunks]))
+        return _finite(
+            _add([diagonal(model.model_fn, model.params, masks, c, names) for c in chunks])
+        )
     terms = [sample_traces(model.model_fn, model.params, masks, c, names) for c in chunks]
     if per == "layer":
         return _finite(_add([{k: t.sum() for k, t in chunk.items()} for chunk in terms]))
@@ -200,8 +209,12 @@ def _finite(values: Params) -> Params:
     for name, value in values.items():
         if not bool(torch.isfinite(value).all()):
             raise NumericalError(
-                complaint(f"trace {name}".strip(), "finite", "NaN or Inf",
-                          "The inputs were finite: rescale the parameters or use float64.")
+                complaint(
+                    f"trace {name}".strip(),
+                    "finite",
+                    "NaN or Inf",
+                    "The inputs were finite: rescale the parameters or use float64.",
+                )
             )
     return values
 

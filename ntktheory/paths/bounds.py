@@ -136,8 +136,12 @@ def path_bounds(
         missing = undefined(name, nets)
         if missing is not None and wanted is not None:
             raise UnsupportedModule(
-                complaint("names", "bounds that are defined for this network", f"{name!r}: {missing}",
-                          "Leave names out to get those that are defined.")
+                complaint(
+                    "names",
+                    "bounds that are defined for this network",
+                    f"{name!r}: {missing}",
+                    "Leave names out to get those that are defined.",
+                )
             )
         if missing is None:
             start = time.perf_counter()
@@ -316,7 +320,11 @@ def _dot(a: Params, b: Params) -> Tensor:
 def _finite(name: str, value: float) -> float:
     if not torch.isfinite(torch.tensor(value)):
         raise NumericalError(
-            complaint(f"bound {name!r}", "finite in float64", value,
-                      "The input was finite: rescale the parameters or the data.")
+            complaint(
+                f"bound {name!r}",
+                "finite in float64",
+                value,
+                "The input was finite: rescale the parameters or the data.",
+            )
         )
     return value

@@ -124,8 +124,12 @@ def check_replay(model_fn: ModelFn, params: Params, x: Tensor, recording: Record
     scale = float(recording.outputs.abs().max())
     if not gap <= REPLAY_TOLERANCE * scale:
         raise NumericalError(
-            complaint("model", "a network that its gates replay", f"outputs that differ by {gap:.1e}",
-                      "Use float64, and a network that is the same function at every call.")
+            complaint(
+                "model",
+                "a network that its gates replay",
+                f"outputs that differ by {gap:.1e}",
+                "Use float64, and a network that is the same function at every call.",
+            )
         )
 
 
@@ -164,7 +168,9 @@ class _Recorder:
         if unknown:
             _refuse(f"{short} of a constant tensor of shape {list(unknown[0].shape)}")
         if short == "linear" or short in CONVOLUTIONS:
-            given = bind_linear(args, kwargs) if short == "linear" else bind_convolution(args, kwargs)
+            given = (
+                bind_linear(args, kwargs) if short == "linear" else bind_convolution(args, kwargs)
+            )
             if id(given["weight"]) in self.data or id(given["bias"]) in self.data:
                 _refuse(f"{short} of two tensors that both depend on the data")
             return
@@ -173,8 +179,13 @@ class _Recorder:
                 _refuse(f"{short} of a parameter")
             return
         numbers = [v for v in (*args, *kwargs.values()) if isinstance(v, (int, float))]
-        if short in SUMS and short != "sum" and (
-            kwargs.get("alpha", 1) != 1 or any(v != 0 for v in numbers if v is not kwargs.get("alpha"))
+        if (
+            short in SUMS
+            and short != "sum"
+            and (
+                kwargs.get("alpha", 1) != 1
+                or any(v != 0 for v in numbers if v is not kwargs.get("alpha"))
+            )
         ):
             _refuse(f"{short} of a constant or with alpha")
         if short in STRUCTURE | SUMS | AVERAGES:
@@ -206,9 +217,13 @@ class _Recorder:
 
 def _refuse(what: str) -> None:
     raise UnsupportedModule(
-        complaint("model", "made of functions with a path rule", f"{what} at {caller()}",
-                  "Replace it; the rules cover Linear, convolution, ReLU, average pooling, sums and "
-                  "reshaping.")
+        complaint(
+            "model",
+            "made of functions with a path rule",
+            f"{what} at {caller()}",
+            "Replace it; the rules cover Linear, convolution, ReLU, average pooling, sums and "
+            "reshaping.",
+        )
     )
 
 
@@ -224,4 +239,3 @@ def _pads_with_zeros(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 def _trains(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     given = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs
     return bool(given.get("training", True))
-

@@ -118,7 +118,11 @@ class Decomposition:
     def px_score(self) -> dict[Parameter, Number]:
         """Return ``θ_j² ∂Z/∂θ_j²``, ``Z = Σ_{n,c} z1_nc z2_c``, for every kept parameter."""
         data = self._data_by_output()
-        per_path = self.v**2 * self._coefficients() * np.array([data[p.output] for p in self.paths], self.v.dtype)
+        per_path = (
+            self.v**2
+            * self._coefficients()
+            * np.array([data[p.output] for p in self.paths], self.v.dtype)
+        )
         scores = per_path @ self.multiplicity
         return dict(zip(self.parameters, scores, strict=True))
 
@@ -166,8 +170,12 @@ def graph_of(model: nn.Sequential, shape: tuple[int, ...]) -> Graph:
         rule = RULES.get(type(module))
         if rule is None:
             raise UnsupportedModule(
-                complaint("model", "made of Linear, Conv2d, ReLU, AvgPool2d and Flatten",
-                          f"{type(module).__name__} at {path!r}", "Enumerate a simpler network.")
+                complaint(
+                    "model",
+                    "made of Linear, Conv2d, ReLU, AvgPool2d and Flatten",
+                    f"{type(module).__name__} at {path!r}",
+                    "Enumerate a simpler network.",
+                )
             )
         units = rule(graph, units, module, path)
     graph.outputs = [int(u) for u in units.flat]
@@ -197,7 +205,9 @@ def decompose(
     """
     number: Callable[[float], Number] = Fraction if exact else float
     graph = graph_of(model, tuple(x.shape[1:]))
-    theta = {name: [number(v) for v in p.flatten().tolist()] for name, p in model.named_parameters()}
+    theta = {
+        name: [number(v) for v in p.flatten().tolist()] for name, p in model.named_parameters()
+    }
     kept = [
         (name, i)
         for name, values in theta.items()
@@ -206,7 +216,9 @@ def decompose(
     ]
     alive = set(kept)
     paths = list(_paths(graph, alive))
-    units = [_forward(graph, theta, alive, [number(v) for v in row]) for row in x.flatten(1).tolist()]
+    units = [
+        _forward(graph, theta, alive, [number(v) for v in row]) for row in x.flatten(1).tolist()
+    ]
     return _evaluate(graph, paths, kept, theta, units, number)
 
 
@@ -259,8 +271,12 @@ def _paths(graph: Graph, alive: set[Parameter]) -> Iterator[Path]:
                 count += 1
                 if count > MAX_PATHS:
                     raise ValueError(
-                        complaint("model", f"a network with at most {MAX_PATHS} paths", "more",
-                                  "Use path_bounds, which enumerates nothing.")
+                        complaint(
+                            "model",
+                            f"a network with at most {MAX_PATHS} paths",
+                            "more",
+                            "Use path_bounds, which enumerates nothing.",
+                        )
                     )
                 yield Path(c, parameters, gates, unit, coefficient)
                 continue
@@ -334,7 +350,9 @@ def _conv(graph: Graph, units: np.ndarray, module: Any, path: str) -> np.ndarray
 
 
 def _average(graph: Graph, units: np.ndarray, module: Any, path: str) -> np.ndarray:
-    size = module.kernel_size if isinstance(module.kernel_size, tuple) else (module.kernel_size,) * 2
+    size = (
+        module.kernel_size if isinstance(module.kernel_size, tuple) else (module.kernel_size,) * 2
+    )
     step = module.stride if isinstance(module.stride, tuple) else (module.stride,) * 2
     channels, height, width = units.shape
     rows, columns = (height - size[0]) // step[0] + 1, (width - size[1]) // step[1] + 1

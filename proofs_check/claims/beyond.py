@@ -79,7 +79,9 @@ def _abs_of_sum(model: nn.Module, x: Tensor, **options: Any) -> PathBounds:
     return replace(bounds, upper=dict(bounds.upper) | {"abs": bounds.trace})
 
 
-def looseness(bounds: Bounds, shapes: list[tuple[int, int]], seeds: int = 5) -> list[dict[str, Any]]:
+def looseness(
+    bounds: Bounds, shapes: list[tuple[int, int]], seeds: int = 5
+) -> list[dict[str, Any]]:
     """Return median bound ÷ trace over seeds: He init, 8 inputs, 4 outputs, 4 Gaussian samples."""
     table = []
     for depth, width in shapes:
@@ -93,8 +95,14 @@ def looseness(bounds: Bounds, shapes: list[tuple[int, int]], seeds: int = 5) -> 
             traces.append(b.trace)
             for name, value in (dict(b.upper) | {"t_sq": b.t_sq}).items():
                 ratios.setdefault(name, []).append(value / b.trace)
-        table.append({"depth": depth, "width": width, "trace": median(traces),
-                      "ratios": {name: median(values) for name, values in ratios.items()}})
+        table.append(
+            {
+                "depth": depth,
+                "width": width,
+                "trace": median(traces),
+                "ratios": {name: median(values) for name, values in ratios.items()},
+            }
+        )
     return table
 
 
@@ -123,10 +131,14 @@ def ladder(level: Level, bounds: Bounds) -> Outcome:
             for low, high in LADDER:
                 worst.require(f"{net.name}: {low} ≤ {high}", values[low] <= values[high])
             rows += real_rows(net, {f"{name} ÷ Tr": values[name] / b.trace for name in UPPER})
-        shapes = [(d, 16) for d in DEPTHS] + [(3, w) for w in WIDTHS if w != 16] + [(2, 64), (5, 64)]
+        shapes = (
+            [(d, 16) for d in DEPTHS] + [(3, w) for w in WIDTHS if w != 16] + [(2, 64), (5, 64)]
+        )
         table = looseness(bounds, shapes)
     evidence = worst.numbers() | {
-        "examples": examples, "largest_trace_over_abs": tightest, "real_data": rows,
+        "examples": examples,
+        "largest_trace_over_abs": tightest,
+        "real_data": rows,
         "looseness": table,
     }
     broken = counterexample or worst.counterexample
@@ -145,7 +157,9 @@ def _with_lower(rule: Callable[[PathBounds, nn.Module, Tensor, Any], dict[str, f
     return mutant
 
 
-def _euler_of_every_layer(b: PathBounds, model: nn.Module, x: Tensor, masks: Any) -> dict[str, float]:
+def _euler_of_every_layer(
+    b: PathBounds, model: nn.Module, x: Tensor, masks: Any
+) -> dict[str, float]:
     """Count layers that biases bypass too."""
     f = functional(model)
     effective = masked(f.params, masks)
@@ -161,7 +175,9 @@ def _unmasked_head(b: PathBounds, model: nn.Module, x: Tensor, masks: Any) -> di
     f = functional(model)
     name = f.prunable[-1]
     without = {k: v for k, v in masks.items() if k != name}
-    return {"last_layer": path_bounds(model, x, names=["last_layer"], masks=without).lower["last_layer"]}
+    return {
+        "last_layer": path_bounds(model, x, names=["last_layer"], masks=without).lower["last_layer"]
+    }
 
 
 @claim(
@@ -191,9 +207,13 @@ def lower_bounds(level: Level, bounds: Bounds) -> Outcome:
 
     found = search(strategies.networks(), check, 60 if level == "quick" else 500)
     evidence = worst.numbers() | {"examples": found.examples}
-    return Outcome("refuted" if found.counterexample else "holds", "property",
-                   "MLPs and CNNs drawn by value (bias, stride, padding, pooling, masks)", evidence,
-                   found.counterexample)
+    return Outcome(
+        "refuted" if found.counterexample else "holds",
+        "property",
+        "MLPs and CNNs drawn by value (bias, stride, padding, pooling, masks)",
+        evidence,
+        found.counterexample,
+    )
 
 
 def _check_values(case: strategies.Case, b: PathBounds, worst: Worst) -> None:

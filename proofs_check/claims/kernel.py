@@ -26,7 +26,9 @@ def as_matrix(theta: Tensor) -> Tensor:
     return theta.permute(0, 2, 1, 3).reshape(n * c, m * c)
 
 
-def _reference(net: cases.Network, masks: dict[str, Tensor] | None = None, **options: Any) -> Tensor:
+def _reference(
+    net: cases.Network, masks: dict[str, Tensor] | None = None, **options: Any
+) -> Tensor:
     f = functional(net.model)
     return reference.ntk(f.model_fn, f.params, masks, net.x, **options)
 
@@ -174,8 +176,13 @@ def gram_matrix(level: Level, kernel: Kernel) -> Outcome:
         nuclear = float(torch.linalg.matrix_norm(theta, "nuc"))
         worst.see(f"{net.name}: nuclear norm and ‖J‖_F²", nuclear, frobenius)
         if net in cases.real_networks():
-            numbers = {"Tr Θ": float(theta.trace()), "‖J‖_F²": frobenius, "nuclear norm": nuclear,
-                       "λ_min": low, "λ_max": high}
+            numbers = {
+                "Tr Θ": float(theta.trace()),
+                "‖J‖_F²": frobenius,
+                "nuclear norm": nuclear,
+                "λ_min": low,
+                "λ_max": high,
+            }
             rows += real_rows(net, numbers)
 
     def check(case: strategies.Case) -> None:
@@ -188,8 +195,9 @@ def gram_matrix(level: Level, kernel: Kernel) -> Outcome:
     found = search(strategies.networks(), check, 40 if level == "quick" else 400)
     evidence = worst.numbers() | {"examples": found.examples, "real_data": rows}
     counterexample = worst.counterexample or found.counterexample
-    return Outcome("refuted" if counterexample else "holds", "property", SCOPE, evidence,
-                   counterexample)
+    return Outcome(
+        "refuted" if counterexample else "holds", "property", SCOPE, evidence, counterexample
+    )
 
 
 @claim(
@@ -221,10 +229,13 @@ def sum_over_layers(level: Level, kernel: Kernel) -> Outcome:
             worst.see(f"{where}: Σ_l Θ_l", total, theta)
             if net in cases.real_networks() and masks is None:
                 whole = float(theta.trace())
-                rows += real_rows(net, {f"share of {n} in Tr Θ": v / whole for n, v in share.items()})
+                rows += real_rows(
+                    net, {f"share of {n} in Tr Θ": v / whole for n, v in share.items()}
+                )
     evidence = worst.numbers() | {"real_data": rows}
-    return Outcome("holds" if worst.holds else "refuted", "property", SCOPE, evidence,
-                   worst.counterexample)
+    return Outcome(
+        "holds" if worst.holds else "refuted", "property", SCOPE, evidence, worst.counterexample
+    )
 
 
 @claim(
@@ -249,8 +260,11 @@ def trace_without_kernel(level: Level, trace: Trace) -> Outcome:
             by_sample = sum(t.flatten(1).square().sum(1) for t in j.values())
             total = float(sum(t.sum() for t in exact.values()))
             gap = worst.see(f"{where}: total", trace(net.model, net.x, masks=masks), total)
-            worst.see(f"{where}: per sample", trace(net.model, net.x, per="sample", masks=masks),
-                      torch.as_tensor(by_sample))
+            worst.see(
+                f"{where}: per sample",
+                trace(net.model, net.x, per="sample", masks=masks),
+                torch.as_tensor(by_sample),
+            )
             layers = {name: t.sum() for name, t in exact.items()}
             worst.see_each(where, trace(net.model, net.x, per="layer", masks=masks), layers)
             worst.see_each(where, trace(net.model, net.x, per="parameter", masks=masks), exact)
@@ -269,8 +283,9 @@ def trace_without_kernel(level: Level, trace: Trace) -> Outcome:
     found = search(strategies.networks(), check, 40 if level == "quick" else 400)
     evidence = worst.numbers() | {"examples": found.examples, "real_data": rows}
     counterexample = worst.counterexample or found.counterexample
-    return Outcome("refuted" if counterexample else "holds", "property", SCOPE, evidence,
-                   counterexample)
+    return Outcome(
+        "refuted" if counterexample else "holds", "property", SCOPE, evidence, counterexample
+    )
 
 
 def real_rows(net: cases.Network, numbers: dict[str, float]) -> list[dict[str, Any]]:

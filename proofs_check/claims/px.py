@@ -1,5 +1,6 @@
 """P1–P5: the path decomposition, the trace bound and the px saliency of Path eXclusion."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ from ntktheory.checks import NumericalError
 from ntktheory.functional import Masks, ModelFn, Params, masked, to_dtype
 from ntktheory.ntk import reference as ntk_reference
 from ntktheory.paths.gates import record
-from ntktheory.paths.networks import PathNet, path_net, ones_net, squared_net
+from ntktheory.paths.networks import PathNet, ones_net, path_net, squared_net
 from ntktheory.paths.reference import Decomposition, decompose, graph_of
 from ntktheory.pruning.scorers import px, px_bound, synflow_l2
 from proofs_check import cases, strategies
@@ -53,8 +54,13 @@ def _sum(values: Params) -> Tensor:
 
 def _ungated(r: Recorded) -> PathNet:
     model_fn, params, masks, x, _ = r
-    return path_net(model_fn, masked({k: torch.ones_like(p) for k, p in params.items()}, masks),
-                     masks, x.square(), None)
+    return path_net(
+        model_fn,
+        masked({k: torch.ones_like(p) for k, p in params.items()}, masks),
+        masks,
+        x.square(),
+        None,
+    )
 
 
 def _gated_b(r: Recorded) -> PathNet:
@@ -129,7 +135,7 @@ def _sum_over_all_parameters(model: nn.Sequential, x: Tensor, **options: Any) ->
     },
 )
 def decomposition(level: Level, paths: Callable[..., Decomposition]) -> Outcome:
-    """f = Σ v a x and J = J_v f · J_θ v, exactly, against the network and autodiff."""
+    """F = Σ v a x and J = J_v f · J_θ v, exactly, against the network and autodiff."""
     seen = {"paths": 0, "largest": 0}
 
     def check(case: strategies.Case) -> None:
@@ -139,18 +145,31 @@ def decomposition(level: Level, paths: Callable[..., Decomposition]) -> Outcome:
         seen["largest"] = max(seen["largest"], len(d.paths))
         outputs = f.model_fn(masked(f.params, case.masks), case.x).flatten().numpy()
         j = ntk_reference.jacobian(f.model_fn, f.params, case.masks, case.x)
-        autodiff = np.stack([j[name].flatten(2)[..., i].flatten().numpy() for name, i in d.parameters])
+        autodiff = np.stack(
+            [j[name].flatten(2)[..., i].flatten().numpy() for name, i in d.parameters]
+        )
         if not np.array_equal(d.J_v_f @ d.v, outputs):
             raise Broken(f"{case}\nΣ v a x = {(d.J_v_f @ d.v).tolist()}, f(x) = {outputs.tolist()}")
         if not np.array_equal(d.jacobian(), autodiff.T):
-            raise Broken(f"{case}\nJ_v f · J_θ v = {d.jacobian().tolist()}\nJ = {autodiff.T.tolist()}")
+            raise Broken(
+                f"{case}\nJ_v f · J_θ v = {d.jacobian().tolist()}\nJ = {autodiff.T.tolist()}"
+            )
 
     nets = strategies.networks(max_width=3, max_depth=3)
     found = search(nets, check, 60 if level == "quick" else 500)
-    evidence = {"examples": found.examples, "paths": seen["paths"], "most_paths": seen["largest"],
-                "tolerance": "none: integer weights are exact in float64"}
-    return Outcome("refuted" if found.counterexample else "holds", "property", DRAWN, evidence,
-                   found.counterexample)
+    evidence = {
+        "examples": found.examples,
+        "paths": seen["paths"],
+        "most_paths": seen["largest"],
+        "tolerance": "none: integer weights are exact in float64",
+    }
+    return Outcome(
+        "refuted" if found.counterexample else "holds",
+        "property",
+        DRAWN,
+        evidence,
+        found.counterexample,
+    )
 
 
 # --- P2 ------------------------------------------------------------------------------------------
@@ -182,8 +201,10 @@ def px_bounds_trace(level: Level, bounds: Bounds) -> Outcome:
         if row["quantity"] == "R_PX ÷ Tr":
             worst.require(f"{row['network']}: R_PX ÷ Tr = {row['value']}", row["value"] >= 1)
     evidence = worst.numbers() | {
-        "examples": examples, "largest_trace_over_bound": tightest,
-        "chains_of_width_1_with_equality": chains.examples, "real_data": rows,
+        "examples": examples,
+        "largest_trace_over_bound": tightest,
+        "chains_of_width_1_with_equality": chains.examples,
+        "real_data": rows,
     }
     broken = counterexample or worst.counterexample or chains.counterexample
     return Outcome("refuted" if broken else "holds", "property", DRAWN, evidence, broken)
@@ -246,8 +267,10 @@ def judge_exactly(case: strategies.Case, values: Mapping[str, float], low: str, 
     exact = decompose(case.model, case.x, masks=case.masks, exact=True).bounds()
     for name in (low, high):
         if abs(values[name] - float(exact[name])) > 1e-12 * abs(float(exact[name])):
-            raise Broken(f"{case}\n{low} = {values[low]} > {high} = {values[high]}; "
-                         f"exactly, {name} = {float(exact[name])}")
+            raise Broken(
+                f"{case}\n{low} = {values[low]} > {high} = {values[high]}; "
+                f"exactly, {name} = {float(exact[name])}"
+            )
     if exact[low] > exact[high]:
         raise Broken(f"{case}\nexactly, {low} = {exact[low]} > {high} = {exact[high]}")
 
@@ -358,7 +381,11 @@ def px_never_empties(level: Level, saliency: Scorer) -> Outcome:
     found = search(strategies.networks(max_width=3, max_depth=3), value, examples)
     removal = search(strategies.mlps(max_width=3, max_depth=3, bias=False), never_empties, examples)
     broken = found.counterexample or removal.counterexample
-    evidence = worst.numbers() | {"examples": found.examples, "networks_pruned": len(rounds), "rounds": sum(rounds)}
+    evidence = worst.numbers() | {
+        "examples": found.examples,
+        "networks_pruned": len(rounds),
+        "rounds": sum(rounds),
+    }
     return Outcome("refuted" if broken else "holds", "property", DRAWN, evidence, broken)
 
 
@@ -383,16 +410,29 @@ def px_can_cut_the_data_off(level: Level, saliency: Scorer) -> Outcome:
         model[0].weight.copy_(torch.tensor([[2.0, 1.0], [2.0, 1.0]]))
         model[2].weight.fill_(1.0)
     removal = iterate(saliency, model, torch.tensor([[0.0, 1.0]], dtype=torch.float64))
-    text = None if removal.emptied is None else (
-        "2-2-1 net, W₁ = [[2, 1], [2, 1]], W₂ = [1, 1], x = (0, 1). "
-        f"Scores of round 1: {removal.history[0]}. The two weights on the input that is 1 score "
-        "lowest and go first; then every remaining path starts at the input that is 0, "
-        f"Z = 0 and all scores vanish (round 3: {removal.history[2]}). Nothing is left to tell "
-        f"weights apart: with ties broken by index, {removal.emptied} is emptied."
+    text = (
+        None
+        if removal.emptied is None
+        else (
+            "2-2-1 net, W₁ = [[2, 1], [2, 1]], W₂ = [1, 1], x = (0, 1). "
+            f"Scores of round 1: {removal.history[0]}. The two weights on the input that is 1 score "
+            "lowest and go first; then every remaining path starts at the input that is 0, "
+            f"Z = 0 and all scores vanish (round 3: {removal.history[2]}). Nothing is left to tell "
+            f"weights apart: with ties broken by index, {removal.emptied} is emptied."
+        )
     )
-    evidence = {"network": "2-2-1", "rounds": len(removal.history), "emptied_layer": removal.emptied}
-    return Outcome("holds" if removal.emptied is None else "refuted", "exact-numeric", "one network",
-                   evidence, text)
+    evidence = {
+        "network": "2-2-1",
+        "rounds": len(removal.history),
+        "emptied_layer": removal.emptied,
+    }
+    return Outcome(
+        "holds" if removal.emptied is None else "refuted",
+        "exact-numeric",
+        "one network",
+        evidence,
+        text,
+    )
 
 
 @claim(
@@ -409,14 +449,22 @@ def literal_bound_empties(level: Level, saliency: Scorer) -> Outcome:
         model[2].weight.fill_(1.0)
     removal = iterate(saliency, model, torch.ones(1, 1, dtype=torch.float64))
     layer, history = removal.emptied, removal.history
-    evidence = {"network": "1-1-2, θ = (.1, 1, 1), x = 1", "scores": history[0],
-                "emptied_layer": layer}
-    text = None if layer is None else (
-        f"1-1-2 net, θ = (.1, 1, 1), x = 1: scores {history[0]}; the first weight removed is the "
-        f"whole of layer {layer}"
+    evidence = {
+        "network": "1-1-2, θ = (.1, 1, 1), x = 1",
+        "scores": history[0],
+        "emptied_layer": layer,
+    }
+    text = (
+        None
+        if layer is None
+        else (
+            f"1-1-2 net, θ = (.1, 1, 1), x = 1: scores {history[0]}; the first weight removed is the "
+            f"whole of layer {layer}"
+        )
     )
-    return Outcome("holds" if layer is None else "refuted", "exact-numeric", "one network",
-                   evidence, text)
+    return Outcome(
+        "holds" if layer is None else "refuted", "exact-numeric", "one network", evidence, text
+    )
 
 
 @claim(
@@ -438,15 +486,19 @@ def conservation(level: Level, **scorers: Scorer) -> Outcome:
             sums = [float(s.sum()) for s in scores]
             if len(set(sums)) > 1:
                 raise Broken(f"{title}: layer sums {sums}\n{case}")
-            for into, out in zip(scores, scores[1:], strict=False):
+            for into, out in itertools.pairwise(scores):
                 if into.ndim == out.ndim == 2 and not torch.equal(into.sum(1), out.sum(0)):
                     raise Broken(f"{title}: in {into.sum(1)}, out {out.sum(0)}\n{case}")
 
     nets = strategies.st.one_of(strategies.mlps(bias=False), strategies.convnets(bias=False))
     found = search(nets, check, 60 if level == "quick" else 500)
-    return Outcome("refuted" if found.counterexample else "holds", "property",
-                   "bias-free MLPs and CNNs drawn by value", {"examples": found.examples},
-                   found.counterexample)
+    return Outcome(
+        "refuted" if found.counterexample else "holds",
+        "property",
+        "bias-free MLPs and CNNs drawn by value",
+        {"examples": found.examples},
+        found.counterexample,
+    )
 
 
 @claim(
@@ -458,7 +510,7 @@ def literal_bound_conserves(level: Level, saliency: Scorer) -> Outcome:
     """The literal saliency on a 4-5-6-3 net with weights 1, 2, 3, 1, 2, 3, …: equal layer sums?"""
     widths = (4, 5, 6, 3)
     model = nn.Sequential()
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in itertools.pairwise(widths):
         model.append(nn.Linear(a, b, bias=False))
         model.append(nn.ReLU())
     model = model[:-1].double().eval()
@@ -468,9 +520,14 @@ def literal_bound_conserves(level: Level, saliency: Scorer) -> Outcome:
     f = functional(model)
     scores = saliency(f.model_fn, f.params, None, torch.ones(1, 4, dtype=torch.float64))
     sums = [float(s.sum()) for s in scores.values()]
-    text = f"4-5-6-3 net, weights 1, 2, 3, 1, 2, 3, … in every layer, x = 1: layer sums {sums}" if len(set(sums)) > 1 else None
-    return Outcome("refuted" if text else "holds", "exact-numeric", "one network",
-                   {"layer_sums": sums}, text)
+    text = (
+        f"4-5-6-3 net, weights 1, 2, 3, 1, 2, 3, … in every layer, x = 1: layer sums {sums}"
+        if len(set(sums)) > 1
+        else None
+    )
+    return Outcome(
+        "refuted" if text else "holds", "exact-numeric", "one network", {"layer_sums": sums}, text
+    )
 
 
 # --- P5 ------------------------------------------------------------------------------------------
@@ -529,9 +586,13 @@ def path_kernel(
     )
     found = search(nets, check, 40 if level == "quick" else 300)
     evidence = {"examples": found.examples, "rank_attains_its_limit_in": sum(s == 0 for s in slack)}
-    return Outcome("refuted" if found.counterexample else "holds", "property",
-                   "bias-free MLPs and CNNs drawn by value, exact integers", evidence,
-                   found.counterexample)
+    return Outcome(
+        "refuted" if found.counterexample else "holds",
+        "property",
+        "bias-free MLPs and CNNs drawn by value, exact integers",
+        evidence,
+        found.counterexample,
+    )
 
 
 def integer_rank(matrix: np.ndarray) -> int:
