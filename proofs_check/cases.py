@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ class Network:
     """A named network with a batch, in float64."""
 
     name: str
-    model: nn.Module
+    model: Any
     x: Tensor
 
 
@@ -73,11 +74,10 @@ def _grouped() -> nn.Module:
 
 
 def _batch_norm() -> nn.Module:
-    net = nn.Sequential(
-        nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 3)
-    )
-    net[1].running_mean.normal_()
-    net[1].running_var.uniform_(0.5, 2)
+    norm = nn.BatchNorm2d(3)
+    norm.running_mean = torch.tensor([0.5, -1.0, 0.0])
+    norm.running_var = torch.tensor([0.5, 2.0, 1.0])
+    net = nn.Sequential(nn.Conv2d(2, 3, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(48, 3))
     return net
 
 
@@ -101,14 +101,22 @@ BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 @cache
 def network(name: str) -> Network:
-    """Build one of ``BUILDERS`` with seeded standard normal parameters scaled by 1/√fan_in."""
+    """Build one of ``BUILDERS``."""
     build, shape = BUILDERS[name]
-    generator = torch.Generator().manual_seed(sorted(BUILDERS).index(name))
+    return _seeded(name, build, shape, sorted(BUILDERS).index(name))
+
+
+def _seeded(
+    name: str, build: Callable[[], nn.Module], shape: tuple[int, ...], seed: int
+) -> Network:
+    """Build a network with seeded standard normal parameters times √(2/fan_in), and a batch."""
+    generator = torch.Generator().manual_seed(seed)
     model = build().double().eval()
     with torch.no_grad():
         for p in model.parameters():
             fan_in = max(1, p[0].numel())
-            p.copy_(torch.randn(p.shape, generator=generator, dtype=p.dtype) * fan_in**-0.5)
+            values = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+            p.copy_(values * (2 / fan_in) ** 0.5)
     return Network(name, model, torch.randn(shape, generator=generator, dtype=torch.float64))
 
 
@@ -124,6 +132,37 @@ def random_masks(model: nn.Module, density: float = 0.6, seed: int = 0) -> dict[
         name: torch.rand(p.shape, generator=generator) < density
         for name, p in model.named_parameters()
     }
+
+
+ENUMERABLE: dict[str, tuple[Callable[[], nn.Sequential], tuple[int, ...]]] = {
+    "MLP 3-4-3-2": (lambda: mlp([3, 4, 3, 2]), (3, 3)),
+    "MLP 3-4-3-2 with biases": (lambda: mlp([3, 4, 3, 2], bias=True), (3, 3)),
+    "CNN, stride, padding, biases": (
+        lambda: convnet([1, 2, 2], 2, image_size=4, stride=[1, 2], bias=True), (3, 1, 4, 4)
+    ),
+    "CNN, no padding": (
+        lambda: convnet([2, 2, 2], 3, image_size=4, kernel_size=2, padding=0), (3, 2, 4, 4)
+    ),
+    "CNN, average pooling": (
+        lambda: convnet([1, 2, 2], 2, image_size=4, stride=[1, 2], head="average"), (3, 1, 4, 4)
+    ),
+    "CNN, groups, dilation": (
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 4, 2, dilation=2, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2)
+        ),
+        (3, 2, 4, 4),
+    ),
+    "linear": (lambda: mlp([3, 2]), (3, 3)),
+}  # fmt: skip
+
+
+@cache
+def enumerable_networks() -> tuple[Network, ...]:
+    """Return fixed ReLU networks whose paths can be listed, alive on their batches."""
+    return tuple(
+        _seeded(name, build, shape, seed)
+        for seed, (name, (build, shape)) in enumerate(ENUMERABLE.items())
+    )
 
 
 @cache

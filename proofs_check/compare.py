@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 TOLERANCE = 1e-10
 
 
-def relative_gap(value: Tensor | float, reference: Tensor | float) -> float:
+def relative_gap(
+    value: Tensor | np.ndarray | float, reference: Tensor | np.ndarray | float
+) -> float:
     """Return ``max|value − reference| / max|reference|``; 0 if both vanish, inf on a wrong shape."""
     a = torch.as_tensor(value, dtype=torch.float64)
     b = torch.as_tensor(reference, dtype=torch.float64)

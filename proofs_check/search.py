@@ -1,6 +1,6 @@
 """Hypothesis as a searcher for counterexamples, and the tightest case it saw."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,13 +21,16 @@ class Search:
     counterexample: str | None
 
 
-def search(strategy: Any, check: Callable[[Any], None], examples: int) -> Search:
-    """Try ``check`` on drawn examples; the same ones in every run.
+def search(
+    strategy: Any, check: Callable[[Any], None], examples: int, fixed: Iterable[Any] = ()
+) -> Search:
+    """Try ``check`` on fixed and then on drawn examples; the same ones in every run.
 
     Args:
         strategy: A Hypothesis strategy.
         check: Raises ``Broken`` when its argument breaks the property.
-        examples: How many examples to try.
+        examples: How many examples to draw.
+        fixed: Cases to try first. What they break does not hang on what happens to be drawn.
 
     Returns:
         The number of examples tried, and the first counterexample; inside ``shrinking()`` the
@@ -37,6 +40,12 @@ def search(strategy: Any, check: Callable[[Any], None], examples: int) -> Search
     from hypothesis import HealthCheck, Phase
 
     count = 0
+    for case in fixed:
+        count += 1
+        try:
+            check(case)
+        except Broken as broken:
+            return Search(count, str(broken))
     smallest: list[str] = []
     phases = (Phase.explicit, Phase.generate, Phase.target)
 

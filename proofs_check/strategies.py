@@ -12,6 +12,9 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from proofs_check.cases import enumerable_networks, random_masks
+
+LAYERS = (nn.Linear, nn.Conv2d)
 VALUES = st.integers(-3, 3)
 
 
@@ -24,6 +27,11 @@ class Case:
     masks: dict[str, Tensor] | None = None
     note: str = field(default="", compare=False)
 
+    @property
+    def title(self) -> str:
+        """A name for tables: that of a fixed network, or "drawn"."""
+        return (self.note or "drawn") + (", masked" if self.masks else "")
+
     def __str__(self) -> str:
         lines = [" → ".join(_module(m) for m in self.model), f"x = {self.x.tolist()}"]
         for name, p in self.model.named_parameters():
@@ -33,9 +41,23 @@ class Case:
         return "\n".join(lines)
 
 
+def fixed_cases(bias: bool = True) -> list[Case]:
+    """Return the enumerable networks, dense and masked; without biases or pooling if so asked."""
+    nets = [
+        net
+        for net in enumerable_networks()
+        if bias or not ("bias" in net.name or "groups" in net.name or "pooling" in net.name)
+    ]
+    return [
+        Case(net.model, net.x, masks, net.name)
+        for net in nets
+        for masks in (None, random_masks(net.model, 0.7))
+    ]
+
+
 def _module(module: nn.Module) -> str:
     return type(module).__name__ + (
-        f"({', '.join(map(str, module.weight.shape))})" if hasattr(module, "weight") else ""
+        f"({', '.join(map(str, module.weight.shape))})" if isinstance(module, LAYERS) else ""
     )
 
 

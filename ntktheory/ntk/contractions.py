@@ -70,7 +70,19 @@ def finish(tile: Tensor, output: Output) -> Tensor:
     return tile.permute(0, 2, 1, 3) if output == "full" else tile
 
 
-def mirrored(tile: Tensor, output: Output) -> Tensor:
-    """Return the tile of the swapped pair of chunks: ``Θ[m, n, c', c] = Θ[n, m, c, c']``."""
-    flipped = tile.transpose(0, 1) if tile.ndim else tile
-    return flipped.transpose(2, 3) if output == "full" and tile.ndim else flipped
+def mirror(theta: Tensor, size: int, output: Output) -> Tensor:
+    """Fill the tiles below the diagonal in place, ``Θ[m, n, c', c] = Θ[n, m, c, c']``, and return Θ.
+
+    Args:
+        theta: A finished kernel whose tiles of ``size`` samples stand on and above the diagonal.
+        size: Samples per tile.
+        output: What the kernel keeps of each pair.
+
+    Returns:
+        The same tensor.
+    """
+    n = theta.shape[0]
+    for i in range(0, n, size):
+        above = theta[i : i + size, i + size :].transpose(0, 1)
+        theta[i + size :, i : i + size] = above.transpose(2, 3) if output == "full" else above
+    return theta

@@ -1,6 +1,6 @@
 """The empirical neural tangent kernel, exactly, by the fastest engine that applies."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ from ntktheory.ntk.contractions import (
     gram,
     linear_tile,
     masked_linear_tile,
-    mirrored,
+    mirror,
 )
 from ntktheory.ntk.jacobian import jacobian_rows
 from ntktheory.ntk.layerwise import Factors, Plan, block, factors, plan
@@ -53,14 +53,19 @@ class _Problem:
     layers: Plan
     layerwise: tuple[str, ...]
     jacobian: tuple[str, ...]
+    by_products: bool = False
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """What one chunk of samples contributes: layer factors, and Jacobian rows of other parameters."""
+    """What a chunk of samples contributes: layer factors, and Jacobian rows of other parameters.
+
+    The engine "ntk_vp" keeps the samples themselves.
+    """
 
     made: list[Factors]
     rows: dict[str, Tensor]
+    samples: Any
 
 
 def empirical_ntk(
@@ -129,7 +134,7 @@ def empirical_ntk(
             check_batch(argument, x)
             check_network(model, masked(model.params, masks), x, argument)
     problem = _problem(model, masks or {}, x1, names, engine)
-    theta = _assemble(problem, x1, x2, output, engine, chunk_size, progress)
+    theta = _assemble(problem, x1, x2, output, chunk_size, progress)
     if not bool(torch.isfinite(theta).all()):
         raise NumericalError(
             complaint(
@@ -146,7 +151,8 @@ def _problem(
     model: FunctionalModel, masks: Masks, x: Tensor, names: tuple[str, ...], engine: Engine
 ) -> _Problem:
     if engine in ("jacobian", "ntk_vp"):
-        return _Problem(model, masks, Plan((), frozenset()), (), names)
+        nothing = Plan((), frozenset())
+        return _Problem(model, masks, nothing, (), names, by_products=engine == "ntk_vp")
     layers = plan(model.model_fn, masked(model.params, masks), x)
     covered = layers.covered()
     rest = tuple(name for name in names if name not in covered and name in layers.used())
@@ -167,51 +173,55 @@ def _assemble(
     x1: Tensor,
     x2: Tensor | None,
     output: Output,
-    engine: Engine,
     chunk_size: int | None,
     progress: bool,
 ) -> Tensor:
-    """Fill the kernel tile by tile; the symmetric kernel from the tiles on and above the diagonal."""
-    c = problem.model.model_fn(masked(problem.model.params, problem.masks), x1[:1]).shape[1]
-    n, m = x1.shape[0], (x1 if x2 is None else x2).shape[0]
-    some = next(iter(problem.model.params.values()))
+    """Fill the kernel tile by tile; a symmetric one from the tiles on and above the diagonal.
+
+    Args:
+        problem: What to compute.
+        x1: The samples of the rows.
+        x2: The samples of the columns; None means those of the rows.
+        output: What to keep of each pair.
+        chunk_size: Samples per tile, or None to plan it.
+        progress: Whether to show a bar over the rows of tiles.
+
+    Returns:
+        The kernel.
+    """
+    effective = masked(problem.model.params, problem.masks)
+    c = problem.model.model_fn(effective, x1[:1]).shape[1]
+    columns = x1 if x2 is None else x2
+    n, m = x1.shape[0], columns.shape[0]
     shape = {"full": (n, m, c, c), "trace": (n, m), "diagonal": (n, m, c)}[output]
-    theta = some.new_empty(shape)
+    theta = next(iter(effective.values())).new_zeros(shape)
     size = chunk_size or _planned_chunk(problem, c, x1)
-    tiles = [(i, j) for i in range(0, n, size) for j in range(i if x2 is None else 0, m, size)]
-    previous, left = -1, _Rows([], {})
-    for i, j in _track(tiles, progress):
-        if engine == "ntk_vp":
-            tile = _tile_by_products(
-                problem, take(x1, i, i + size), take(x1 if x2 is None else x2, j, j + size), output
-            )
-        else:
-            if i != previous:
-                previous, left = i, _rows(problem, take(x1, i, i + size))
+    for i in _track(range(0, n, size), progress):
+        left = _rows(problem, take(x1, i, i + size))
+        for j in range(i if x2 is None else 0, m, size):
             same = x2 is None and i == j
-            right = left if same else _rows(problem, take(x1 if x2 is None else x2, j, j + size))
+            right = left if same else _rows(problem, take(columns, j, j + size))
             tile = _tile(problem, left, right, output)
-            tile = finish(tile, output) if isinstance(tile, Tensor) else theta.new_zeros(())
-        theta[i : i + size, j : j + size] = tile
-        if x2 is None and j > i:
-            theta[j : j + size, i : i + size] = mirrored(tile, output)
-    return theta
+            if tile is not None:
+                theta[i : i + size, j : j + size] = finish(tile, output)
+    return theta if x2 is not None else mirror(theta, size, output)
 
 
-def _rows(problem: _Problem, x: Tensor) -> _Rows:
+def _rows(problem: _Problem, x: Any) -> _Rows:
     model, names = problem.model, frozenset(problem.layerwise)
+    if problem.by_products:
+        return _Rows([], {}, x)
     effective = masked(model.params, problem.masks)
     made = factors(model.model_fn, effective, x, problem.layers, names) if names else []
-    rows = (
-        jacobian_rows(model.model_fn, model.params, problem.masks, x, problem.jacobian)
-        if problem.jacobian
-        else {}
-    )
-    return _Rows(made, rows)
+    rest = problem.jacobian
+    rows = jacobian_rows(model.model_fn, model.params, problem.masks, x, rest) if rest else {}
+    return _Rows(made, rows, None)
 
 
-def _tile(problem: _Problem, left: _Rows, right: _Rows, output: Output) -> Tensor | float:
-    """Sum the tile over parameters: ``Θ = Σ_layers Θ_l``."""
+def _tile(problem: _Problem, left: _Rows, right: _Rows, output: Output) -> Tensor | None:
+    """Sum the tile over parameters, ``Θ = Σ_layers Θ_l``; None if the network uses none of them."""
+    if problem.by_products:
+        return _tile_by_products(problem, left.samples, right.samples, output)
     parts: list[Tensor] = []
     blocks = set(problem.layerwise)
     for f1, f2 in zip(left.made, right.made, strict=True):
@@ -224,7 +234,7 @@ def _tile(problem: _Problem, left: _Rows, right: _Rows, output: Output) -> Tenso
             j1 = j1 * problem.masks[name].to(j1.dtype).square().flatten()
         parts.append(gram(j1, j2, output))
     parts += [gram(rows, right.rows[name], output) for name, rows in left.rows.items()]
-    return sum(parts)
+    return sum(parts[1:], parts[0]) if parts else None
 
 
 def _factored(problem: _Problem, f: Factors) -> set[str]:
@@ -256,7 +266,7 @@ def _tile_by_products(problem: _Problem, x1: Tensor, x2: Tensor, output: Output)
         return model.model_fn(effective, sample.unsqueeze(0)).squeeze(0)
 
     def pair(a: Tensor, b: Tensor) -> Tensor:
-        out, pullback = torch.func.vjp(lambda p: outputs(p, b), varied)
+        out, pullback = torch.func.vjp(lambda p: outputs(p, b), varied)  # type: ignore[misc]
 
         def column(e: Tensor) -> Tensor:
             (direction,) = pullback(e)
@@ -267,7 +277,8 @@ def _tile_by_products(problem: _Problem, x1: Tensor, x2: Tensor, output: Output)
 
     tile = torch.func.vmap(torch.func.vmap(pair, (None, 0)), (0, None))(x1, x2)
     diagonal = tile.diagonal(dim1=2, dim2=3)
-    return {"full": tile, "diagonal": diagonal, "trace": diagonal.sum(-1)}[output]
+    unfinished = tile.permute(0, 2, 1, 3)
+    return {"full": unfinished, "diagonal": diagonal, "trace": diagonal.sum(-1)}[output]
 
 
 def _planned_chunk(problem: _Problem, c: int, x: Any) -> int:
@@ -284,9 +295,9 @@ def _numel(shape: tuple[int, ...]) -> int:
     return torch.Size(shape).numel()
 
 
-def _track(tiles: list[tuple[int, int]], progress: bool) -> Iterator[tuple[int, int]]:
+def _track(steps: range, progress: bool) -> Iterable[int]:
     if not progress:
-        return iter(tiles)
+        return steps
     from rich.progress import track
 
-    return iter(track(tiles, description="NTK tiles"))
+    return track(steps, description="NTK rows")

@@ -214,7 +214,7 @@ def factors(
         outputs, _ = _observe(model_fn, params, x, tap)
         return outputs, inputs
 
-    outputs, pullback, inputs = torch.func.vjp(tapped, taps, has_aux=True)
+    outputs, pullback, inputs = torch.func.vjp(tapped, taps, has_aux=True)  # type: ignore[misc]
     basis = torch.eye(outputs.shape[1], dtype=outputs.dtype, device=outputs.device)
     cotangents = torch.func.vmap(lambda e: pullback(e.expand(outputs.shape))[0])(basis)
     return [Factors(layers.calls[i], inputs[i], cotangents[i]) for i in keep]

@@ -63,5 +63,5 @@ def path_net(
 ) -> PathNet:
     """Run the network with fixed gates (None: all open) at the parameters ``theta`` on ``x``."""
     fixed = replay(model_fn)
-    z, pullback = torch.func.vjp(lambda theta: fixed(theta, (x, gates)), theta)
+    z, pullback = torch.func.vjp(lambda theta: fixed(theta, (x, gates)), theta)  # type: ignore[misc]
     return PathNet(z, lambda seed: masked(pullback(seed)[0], masks))

@@ -71,6 +71,7 @@ class Decomposition:
     Attributes:
         paths: The paths whose parameters are all kept.
         parameters: The kept parameters j = (name, flat index).
+        theta: Their values θ_j.
         outputs: f(x), [N, C].
         v: Products of weights, [paths].
         J_v_f: ``c_p a_p(x_n) x_p`` if path p ends in c, else 0; [N·C, paths], row n·C + c.
@@ -81,6 +82,7 @@ class Decomposition:
 
     paths: list[Path]
     parameters: list[Parameter]
+    theta: dict[Parameter, Number]
     outputs: np.ndarray
     v: np.ndarray
     J_v_f: np.ndarray
@@ -114,6 +116,24 @@ class Decomposition:
             "abs": ((abs(self.J_v_f) @ abs(self.J_theta_v)) ** 2).sum(),
             "t_sq": ((self.activity.sum(0) * self._coefficients() ** 2) @ self.J_theta_v**2).sum(),
         }
+
+    def euler(self) -> Number:
+        """Return ``Σ_l Σ_{n,c} f_c² / ‖W_l‖²`` over weights W_l that every active path crosses.
+
+        They are those for which the other paths add up to 0 in every output.
+        """
+        total = self.outputs.flat[0] * 0
+        for name in dict.fromkeys(name for name, _ in self.parameters):
+            crosses = [any(j[0] == name for j in path.parameters) for path in self.paths]
+            rest = self.J_v_f @ (self.v * np.logical_not(crosses))
+            norm = sum(v**2 for v in self.values_of(name))
+            if norm > 0 and not rest.any():
+                total = total + (self.outputs**2).sum() / norm
+        return total
+
+    def values_of(self, name: str) -> list[Number]:
+        """Return the kept entries of one parameter tensor."""
+        return [self.theta[j] for j in self.parameters if j[0] == name]
 
     def px_score(self) -> dict[Parameter, Number]:
         """Return ``θ_j² ∂Z/∂θ_j²``, ``Z = Σ_{n,c} z1_nc z2_c``, for every kept parameter."""
@@ -203,7 +223,7 @@ def decompose(
     Raises:
         ValueError: If there are more than 20,000 paths.
     """
-    number: Callable[[float], Number] = Fraction if exact else float
+    number: Callable[[Any], Number] = Fraction if exact else float
     graph = graph_of(model, tuple(x.shape[1:]))
     theta = {
         name: [number(v) for v in p.flatten().tolist()] for name, p in model.named_parameters()
@@ -228,7 +248,7 @@ def _evaluate(
     kept: list[Parameter],
     theta: Mapping[str, list[Number]],
     units: list[list[Number]],
-    number: Callable[[float], Number],
+    number: Callable[[Any], Number],
 ) -> Decomposition:
     n, c, dtype = len(units), len(graph.outputs), object if number is Fraction else float
     column = {j: i for i, j in enumerate(kept)}
@@ -249,10 +269,13 @@ def _evaluate(
             activity[sample, p] = start * start
             j_v_f[sample * c + path.output, p] = number(path.coefficient) * start
     outputs = np.array([[u[o] for o in graph.outputs] for u in units], dtype=dtype)
-    return Decomposition(paths, kept, outputs, v, j_v_f, j_theta_v, multiplicity, activity)
+    kept_values = {j: theta[j[0]][j[1]] for j in kept}
+    return Decomposition(
+        paths, kept, kept_values, outputs, v, j_v_f, j_theta_v, multiplicity, activity
+    )
 
 
-def _product(values: list[Number], number: Callable[[float], Number]) -> Number:
+def _product(values: list[Number], number: Callable[[Any], Number]) -> Number:
     result = number(1)
     for value in values:
         result = result * value

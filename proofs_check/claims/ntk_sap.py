@@ -319,7 +319,10 @@ def smooth_bias(
         trace = float(ntk_trace(net.model, net.x))
         fits[net.name] = _extrapolate(net, nodes, trace)
         worst.see(f"{net.name}: coefficient of σ⁴", coefficient(net.model, net.x), fits[net.name])
-    evidence = worst.numbers() | {"terms_of_the_identity": terms, "extrapolated_coefficient": fits}
+    evidence: dict[str, Any] = worst.numbers() | {
+        "terms_of_the_identity": terms,
+        "extrapolated_coefficient": fits,
+    }
     if worst.holds:
         evidence["bias_curves"] = bias_curves(20_000 if level == "quick" else 200_000)
     return Outcome(

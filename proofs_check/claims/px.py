@@ -22,7 +22,7 @@ from ntktheory.pruning.scorers import px, px_bound, synflow_l2
 from proofs_check import cases, strategies
 from proofs_check.claim import Level, Outcome, claim
 from proofs_check.claims.kernel import real_rows
-from proofs_check.compare import Worst
+from proofs_check.compare import Worst, relative_gap
 from proofs_check.search import Broken, search
 
 Bounds = Callable[..., PathBounds]
@@ -148,20 +148,20 @@ def decomposition(level: Level, paths: Callable[..., Decomposition]) -> Outcome:
         autodiff = np.stack(
             [j[name].flatten(2)[..., i].flatten().numpy() for name, i in d.parameters]
         )
-        if not np.array_equal(d.J_v_f @ d.v, outputs):
+        if relative_gap(d.J_v_f @ d.v, outputs) > 1e-12:
             raise Broken(f"{case}\nΣ v a x = {(d.J_v_f @ d.v).tolist()}, f(x) = {outputs.tolist()}")
-        if not np.array_equal(d.jacobian(), autodiff.T):
+        if relative_gap(d.jacobian(), autodiff.T) > 1e-12:
             raise Broken(
                 f"{case}\nJ_v f · J_θ v = {d.jacobian().tolist()}\nJ = {autodiff.T.tolist()}"
             )
 
     nets = strategies.networks(max_width=3, max_depth=3)
-    found = search(nets, check, 60 if level == "quick" else 500)
+    found = search(nets, check, 60 if level == "quick" else 500, strategies.fixed_cases())
     evidence = {
         "examples": found.examples,
         "paths": seen["paths"],
         "most_paths": seen["largest"],
-        "tolerance": "none: integer weights are exact in float64",
+        "tolerance": 1e-12,
     }
     return Outcome(
         "refuted" if found.counterexample else "holds",
@@ -189,8 +189,8 @@ def decomposition(level: Level, paths: Callable[..., Decomposition]) -> Outcome:
 def px_bounds_trace(level: Level, bounds: Bounds) -> Outcome:
     """Tr ≤ R_PX; R_PX equals its enumeration; chains of width 1 attain it."""
     worst, examples = Worst(), 40 if level == "quick" else 500
+    wrong_value = compare_with_enumeration(bounds, ("px",), worst, examples // 2)
     counterexample, tightest = hunt(bounds, [("trace", "px")], strategies.networks(), examples)
-    compare_with_enumeration(bounds, ("px",), worst, examples // 2)
     chains = search(
         strategies.mlps(max_width=1, bias=False),
         lambda case: _check_chain(case, bounds),
@@ -206,7 +206,7 @@ def px_bounds_trace(level: Level, bounds: Bounds) -> Outcome:
         "chains_of_width_1_with_equality": chains.examples,
         "real_data": rows,
     }
-    broken = counterexample or worst.counterexample or chains.counterexample
+    broken = wrong_value or counterexample or worst.counterexample or chains.counterexample
     return Outcome("refuted" if broken else "holds", "property", DRAWN, evidence, broken)
 
 
@@ -277,22 +277,42 @@ def judge_exactly(case: strategies.Case, values: Mapping[str, float], low: str, 
 
 def compare_with_enumeration(
     bounds: Bounds, names: tuple[str, ...], worst: Worst, examples: int
-) -> None:
-    """Compare trace and bounds with the sums over all paths, on drawn networks and masks."""
+) -> str | None:
+    """Compare trace and bounds with the sums over all paths, on fixed and drawn networks.
+
+    Args:
+        bounds: The function under test.
+        names: The bounds to compare.
+        worst: Collects the gaps.
+        examples: How many networks to draw.
+
+    Returns:
+        The counterexample, or None.
+    """
 
     def check(case: strategies.Case) -> None:
-        exact = decompose(case.model, case.x, masks=case.masks)
-        b, sums = bounds(case.model, case.x, masks=case.masks), exact.bounds()
-        worst.see(f"trace of\n{case}", b.trace, sums["trace"])
-        for name in names:
-            worst.see(f"{name} of\n{case}", b.upper[name], sums[name])
+        sums = decompose(case.model, case.x, masks=case.masks).bounds()
+        b = bounds(case.model, case.x, masks=case.masks)
+        values = dict(b.upper) | {"trace": b.trace}
+        for name in ("trace", *names):
+            worst.see(f"{name}, {case.title}", values[name], sums[name])
         if not worst.holds:
-            raise Broken(worst.counterexample or "")
+            raise Broken(f"{worst.counterexample}\n{case}")
 
-    search(strategies.networks(max_width=3, max_depth=3), check, examples)
+    nets = strategies.networks(max_width=3, max_depth=3)
+    return search(nets, check, examples, strategies.fixed_cases()).counterexample
 
 
 # --- P3, P4 --------------------------------------------------------------------------------------
+
+
+def with_weights(model: nn.Sequential, *weights: Any) -> nn.Sequential:
+    """Set the parameters of a network, in order, in float64."""
+    model = model.double().eval()
+    with torch.no_grad():
+        for p, values in zip(model.parameters(), weights, strict=True):
+            p.copy_(torch.as_tensor(values, dtype=torch.float64).view_as(p))
+    return model
 
 
 def _signed(model_fn: ModelFn, params: Params, *rest: Any, **options: Any) -> Params:
@@ -366,7 +386,7 @@ def px_never_empties(level: Level, saliency: Scorer) -> Outcome:
         exact = decompose(case.model, case.x, masks=case.masks)
         scores = saliency(f.model_fn, f.params, case.masks, case.x)
         for (name, i), expected in exact.px_score().items():
-            worst.see(f"score of {name}[{i}]", float(scores[name].flatten()[i]), expected)
+            worst.see(f"score of {name}, {case.title}", float(scores[name].flatten()[i]), expected)
         if not worst.holds:
             raise Broken(f"{worst.counterexample}\n{case}")
         if any(bool((s < 0).any()) for s in scores.values()):
@@ -378,7 +398,8 @@ def px_never_empties(level: Level, saliency: Scorer) -> Outcome:
         if removal.emptied is not None and removal.alive:
             raise Broken(f"{removal.emptied} is emptied; scores {removal.history[-1]}\n{case}")
 
-    found = search(strategies.networks(max_width=3, max_depth=3), value, examples)
+    fixed = strategies.fixed_cases()
+    found = search(strategies.networks(max_width=3, max_depth=3), value, examples, fixed)
     removal = search(strategies.mlps(max_width=3, max_depth=3, bias=False), never_empties, examples)
     broken = found.counterexample or removal.counterexample
     evidence = worst.numbers() | {
@@ -405,10 +426,7 @@ def _dense_data(model_fn: ModelFn, params: Params, masks: Masks | None, x: Tenso
 def px_can_cut_the_data_off(level: Level, saliency: Scorer) -> Outcome:
     """The 2-2-1 net [[2, 1], [2, 1]], (1, 1) at x = (0, 1): px keeps the weights of the zero input."""
     model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
-    model = model.double().eval()
-    with torch.no_grad():
-        model[0].weight.copy_(torch.tensor([[2.0, 1.0], [2.0, 1.0]]))
-        model[2].weight.fill_(1.0)
+    model = with_weights(model, [[2, 1], [2, 1]], [[1, 1]])
     removal = iterate(saliency, model, torch.tensor([[0.0, 1.0]], dtype=torch.float64))
     text = (
         None
@@ -443,10 +461,7 @@ def px_can_cut_the_data_off(level: Level, saliency: Scorer) -> Outcome:
 def literal_bound_empties(level: Level, saliency: Scorer) -> Outcome:
     """The literal saliency on the 1-1-2 net θ = (.1, 1, 1) at x = 1 prunes the bottleneck first."""
     model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 2, bias=False))
-    model = model.double().eval()
-    with torch.no_grad():
-        model[0].weight.fill_(0.1)
-        model[2].weight.fill_(1.0)
+    model = with_weights(model, [0.1], [1, 1])
     removal = iterate(saliency, model, torch.ones(1, 1, dtype=torch.float64))
     layer, history = removal.emptied, removal.history
     evidence = {
@@ -509,14 +524,9 @@ def conservation(level: Level, **scorers: Scorer) -> Outcome:
 def literal_bound_conserves(level: Level, saliency: Scorer) -> Outcome:
     """The literal saliency on a 4-5-6-3 net with weights 1, 2, 3, 1, 2, 3, …: equal layer sums?"""
     widths = (4, 5, 6, 3)
-    model = nn.Sequential()
-    for a, b in itertools.pairwise(widths):
-        model.append(nn.Linear(a, b, bias=False))
-        model.append(nn.ReLU())
-    model = model[:-1].double().eval()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_((torch.arange(p.numel()) % 3 + 1).view_as(p))
+    layers = [nn.Linear(a, b, bias=False) for a, b in itertools.pairwise(widths)]
+    model = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
+    model = with_weights(model, *(torch.arange(w.weight.numel()) % 3 + 1 for w in layers))
     f = functional(model)
     scores = saliency(f.model_fn, f.params, None, torch.ones(1, 4, dtype=torch.float64))
     sums = [float(s.sum()) for s in scores.values()]

@@ -624,7 +624,7 @@ class TestVerdict:
         verdict = check_mean(np.zeros(300), 0.0, 1.0, delta=1e-9)
         assert {verdict: 1}[check_mean(np.zeros(300), 0.0, 1.0, delta=1e-9)] == 1
         with pytest.raises(AttributeError):
-            verdict.status = "pass"  # type: ignore[misc]
+            verdict.status = "pass"
 
     def test_summaries(self):
         x = np.zeros((2000, 2))
