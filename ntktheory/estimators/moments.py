@@ -8,7 +8,6 @@ degree 4 (``probes.py``). The finite difference is not quadratic; its bias is ex
 """
 
 from collections.abc import Callable
-from itertools import combinations
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +73,7 @@ def subset_bias(model: nn.Module | FunctionalModel, x: Tensor, sigma: float) -> 
         sigma: Standard deviation σ.
 
     Returns:
-        The bias. Cost 2^P evaluations of f: for networks of at most 16 parameters.
+        The bias. Cost 2^P evaluations of f, all at once: for at most 16 parameters.
 
     Raises:
         ValueError: If there are more than 16 parameters.
@@ -82,22 +81,25 @@ def subset_bias(model: nn.Module | FunctionalModel, x: Tensor, sigma: float) -> 
     model = functional(model)
     fixed = with_fixed_gates(model, x)
     unflatten, flat = _flattened(model.params)
-    if flat.numel() > 16:
+    p = flat.numel()
+    if p > 16:
         raise ValueError(
             complaint(
                 "model",
                 "a network of at most 16 parameters",
-                flat.numel(),
+                p,
                 "Use design_mean with all_signs, or a smaller network.",
             )
         )
-    total = 0.0
-    for size in range(2, flat.numel() + 1):
-        for subset in combinations(range(flat.numel()), size):
-            total += sigma ** (2 * size) * float(
-                _mixed_difference(lambda t: fixed(unflatten(t), x), flat, subset)
-            )
-    return total
+    corners = torch.cartesian_prod(*[torch.arange(2, dtype=flat.dtype)] * p).reshape(-1, p)
+    values = torch.func.vmap(lambda theta: fixed(unflatten(theta), x).flatten())(flat + corners)
+    derivatives = values.view(*[2] * p, -1)
+    for axis in range(p):  # f is affine in each parameter: ∂_S f is a difference of corners
+        low, high = derivatives.unbind(axis)
+        derivatives = torch.stack((low, high - low), axis)
+    squares = derivatives.flatten(0, p - 1).square().sum(1)
+    size = corners.sum(1)
+    return float((squares * sigma ** (2 * size))[size >= 2].sum())
 
 
 def expected_finite_difference(
@@ -152,19 +154,6 @@ def smooth_bias_coefficient(model: nn.Module | FunctionalModel, x: Tensor) -> fl
     trace_change = torch.func.jacrev(hessian_trace)(flat)
     terms = trace.square() / 4 + hessian.square().sum((1, 2)) / 2 + (jacobian * trace_change).sum(1)
     return float(terms.sum())
-
-
-def _mixed_difference(
-    f: Callable[[Tensor], Tensor], flat: Tensor, subset: tuple[int, ...]
-) -> Tensor:
-    """Return ``‖∂_S f‖²``: the alternating sum of f over the corners of a unit cube, exact here."""
-    total = torch.zeros((), dtype=flat.dtype)
-    for corner in range(1 << len(subset)):
-        theta = flat.clone()
-        for bit, index in enumerate(subset):
-            theta[index] += corner >> bit & 1
-        total = total + (-1) ** (len(subset) - corner.bit_count()) * f(theta)
-    return total.square().sum()
 
 
 def _flattened(params: Params) -> tuple[Callable[[Tensor], Params], Tensor]:

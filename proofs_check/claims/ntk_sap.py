@@ -8,7 +8,7 @@ import torch
 from sympy import QQ
 from torch import Tensor, nn
 
-from ntktheory import empirical_ntk, functional, ntk_sap_objective, ntk_trace
+from ntktheory import Verdict, empirical_ntk, functional, ntk_sap_objective, ntk_trace
 from ntktheory.estimators.evidence import check_mean
 from ntktheory.estimators.moments import (
     design_mean,
@@ -101,6 +101,11 @@ def _too_wide(params: Params, count: int, *, generator: torch.Generator) -> Para
     return {name: 1.1 * probe for name, probe in draws.items()}
 
 
+def _leaning(params: Params, count: int, *, generator: torch.Generator) -> Params:
+    draws = {name: torch.rand((count, *p.shape), generator=generator) for name, p in params.items()}
+    return {name: torch.where(u < 0.6, 1.0, -1.0).double() for name, u in draws.items()}
+
+
 @claim(
     "S1",
     subjects={
@@ -115,7 +120,8 @@ def _too_wide(params: Params, count: int, *, generator: torch.Generator) -> Para
         "perturbs pruned weights": {"objective": _masks_forgotten_in_probe},
         "reuses one probe for every draw": {"gaussian": _one_probe_reused},
         "draws probes 10 % too wide": {"gaussian": _too_wide},
-        "draws Gaussian in place of Rademacher": {"rademacher": _too_wide},
+        "draws Gaussian in place of Rademacher": {"rademacher": sample_gaussian},
+        "draws signs that lean to +1": {"rademacher": _leaning},
     },
 )
 def unbiased_jvp(
@@ -130,10 +136,15 @@ def unbiased_jvp(
     for net in cases.real_networks(8):
         for law, sampler in (("Gaussian", gaussian), ("Rademacher", rademacher)):
             verdict, row = _monte_carlo(net, law, objective, sampler, level)
-            verdicts.append(f"{net.name}, {law}: {verdict.summary}")
+            verdicts.append(_entry(net, law, verdict))
+            some = sampler(functional(net.model).params, 3, generator=torch.Generator())
+            signs = all(bool((probe.abs() == 1).all()) for probe in some.values())
+            worst.require(
+                f"{net.name}: {law} draws are signs: {signs}", signs == (law != "Gaussian")
+            )
             worst.require(f"{net.name}, {law}: {verdict.summary}", verdict.status == "pass")
             rows += row
-    evidence = worst.numbers() | {"verdicts": verdicts, "beta": DELTA, "real_data": rows}
+    evidence = worst.numbers() | {"sampled_means": verdicts, "real_data": rows}
     return Outcome(
         "holds" if worst.holds else "refuted", "statistical",
         "means and variances exactly on tiny networks, dense and masked; samplers on the digits",
@@ -177,7 +188,7 @@ def _exact_moments(
 
 def _monte_carlo(
     net: cases.Network, law: str, objective: Objective, sampler: Sampler, level: Level
-) -> tuple[Any, list[dict[str, Any]]]:
+) -> tuple[Verdict, list[dict[str, Any]]]:
     """Test the sampled mean against σ² Tr with the exact variance: T1, fixed n."""
     f, sigma = functional(net.model), 0.01
     generator = torch.Generator().manual_seed(11)
@@ -201,6 +212,15 @@ def _monte_carlo(
         f"mean of {draws} {law} draws ÷ σ² Tr": float(samples.mean()) / mean,
         f"bias that {draws} {law} draws would show": verdict.detectable_bias / mean,
     })  # fmt: skip
+
+
+def _entry(net: cases.Network, law: str, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "network": net.name, "probes": law, "verdict": verdict.status, "n": verdict.n,
+        "mean": verdict.observed[0], "expected": verdict.expected[0],
+        "false_alarm": verdict.delta, "detectable_bias": verdict.detectable_bias,
+        "missed_with_probability": verdict.beta,
+    }  # fmt: skip
 
 
 def _squared_diagonal(net: cases.Network) -> float:
@@ -251,14 +271,19 @@ def gauss_hermite(params: Params, nodes: int) -> Design:
 
 
 def _smooth_networks() -> list[tuple[cases.Network, int]]:
-    generator = torch.Generator().manual_seed(3)
-    options: dict[str, Any] = {"generator": generator, "dtype": torch.float64}
+    """Return smooth networks of two and three parameters, with the nodes that quadrature needs."""
+    x = torch.tensor([[1.0], [-0.5]], dtype=torch.float64)
+    tanh = mlp([1, 1, 1], activation=nn.Tanh, dtype=torch.float64)
+    gelu = mlp([1, 1, 2], activation=nn.GELU, dtype=torch.float64)
+    with torch.no_grad():
+        for p, values in zip(
+            (*tanh.parameters(), *gelu.parameters()), (1, 2, 1, [2, -1]), strict=True
+        ):
+            p.copy_(torch.as_tensor(values, dtype=torch.float64).view(-1, 1))
     return [
-        (cases.Network("tanh 1-1-1", mlp([1, 1, 1], activation=nn.Tanh, **options),
-                       torch.randn(2, 1, **options)), 48),
-        (cases.Network("GELU 1-1-2", mlp([1, 1, 2], activation=nn.GELU, **options),
-                       torch.randn(2, 1, **options)), 24),
-    ]  # fmt: skip
+        (cases.Network("tanh 1-1-1", tanh, x), 48),
+        (cases.Network("GELU 1-1-2", gelu, x), 24),
+    ]
 
 
 def _finite_difference_mean(net: cases.Network, sigma: float, nodes: int) -> float:
@@ -338,7 +363,7 @@ def bias_curves(draws: int) -> list[dict[str, Any]]:
     """Return relative bias ``E_FD/(σ² Tr) − 1`` against σ: exact, leading order, and sampled."""
     generator = torch.Generator().manual_seed(5)
     options: dict[str, Any] = {"generator": generator, "dtype": torch.float64}
-    sigmas = [0.01, 0.03, 0.1, 0.3, 1.0]
+    sigmas = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
     curves = []
     for widths in ((2, 2, 1), (2, 2, 2, 1)):
         net, x = _active(widths, options)
@@ -405,12 +430,20 @@ def _sampled(
     draws: int,
     generator: torch.Generator,
 ) -> tuple[float, float, float]:
-    """Return the sampled relative bias with its 95 % interval; the JVP form is the control."""
+    """Return the sampled relative bias with its 95 % interval.
+
+    The JVP form is the control variate, and every probe is used with both signs.
+    """
     probes = sample_gaussian(params, draws, generator=generator)
-    difference, control = (
-        pure_objective(model_fn, params, None, x, probes, sigma=sigma, form=form) for form in FORMS
-    )
-    return _interval((difference - control) / (sigma**2 * trace))
+    excess = torch.zeros((), dtype=x.dtype)
+    for sign in (1, -1):
+        signed = {name: sign * probe for name, probe in probes.items()}
+        difference, control = (
+            pure_objective(model_fn, params, None, x, signed, sigma=sigma, form=form)
+            for form in FORMS
+        )
+        excess = excess + (difference - control) / 2
+    return _interval(excess / (sigma**2 * trace))
 
 
 def _sampled_flips(

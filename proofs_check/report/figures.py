@@ -245,7 +245,12 @@ def _widest_slice(entries: Sequence[Evidence], along: str, across: str) -> list[
 def _bias_panel(axis: "Axes", curve: Evidence) -> None:
     sigma = curve["sigma"]
     lines = [curve.get(name) for name in ("exact", "leading", "monte_carlo", "low", "high")]
+    negative = bool(lines[0]) and all(_number(v) and v < 0 for v in lines[0])
+    if negative:
+        lines = [line and [-v if _number(v) else v for v in line] for line in lines]
     exact, leading, mean, low, high = lines
+    if negative:
+        low, high = high, low
     if exact:
         axis.plot(*_finite(sigma, exact), "-", color=BLUE, label="exact mean")
     if leading:
@@ -259,10 +264,11 @@ def _bias_panel(axis: "Axes", curve: Evidence) -> None:
         axis.errorbar(
             xs, ys, bars, fmt="o", color=GREEN, markersize=4, capsize=2.5, label="Monte Carlo"
         )
-    axis.set_title(str(curve.get("network", "")))
+    sign = " (−bias)" if negative else ""
+    axis.set_title(str(curve.get("network", "")) + sign)
     axis.set_xscale("log")
-    if all(_positive(v) for line in (exact, leading, mean, low) if line for v in line):
-        axis.set_yscale("log")
+    if all(_positive(v) for line in (exact, leading, mean) if line for v in line):
+        axis.set_yscale("log", nonpositive="clip")
     else:
         axis.axhline(0.0, color=INK, linewidth=0.8, linestyle=":")
     axis.grid(axis="y")

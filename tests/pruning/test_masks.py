@@ -1,0 +1,201 @@
+"""A module under masks computes f(θ⊙m), trains under its masks, and copies like any module."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from ntktheory import apply_masks, empirical_ntk, functional, ntk_trace
+from ntktheory.functional import masked
+from ntktheory.models import convnet, mlp
+from proofs_check.cases import random_masks
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def draw(*shape):
+    return torch.randn(shape, generator=seeded(9), dtype=torch.float64)
+
+
+def dense():
+    """A network in which every parameter has a gradient."""
+    return mlp(
+        [3, 5, 2], bias=True, activation=nn.Tanh, generator=seeded(0), dtype=torch.float64
+    )  # fmt: skip
+
+
+def conv():
+    options = {"bias": True, "generator": seeded(1), "dtype": torch.float64}
+    return convnet([1, 2, 3], 2, image_size=4, stride=[1, 2], **options)
+
+
+def tied():
+    """A network whose first two layers share their weight."""
+    model = mlp([3, 3, 3, 2], bias=True, generator=seeded(2), dtype=torch.float64)
+    model.layer2.weight = model.layer1.weight
+    return model
+
+
+NETWORKS = {"MLP": (dense, draw(4, 3)), "CNN": (conv, draw(4, 1, 4, 4)), "tied": (tied, draw(4, 3))}
+OPTIMISERS = {
+    "SGD": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
+    "Adam": lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.1),
+}
+
+
+def outputs(model, masks, x):
+    net = functional(model)
+    return net.model_fn(masked(net.params, masks), x)
+
+
+def original(name):
+    """Return the name under which a masked copy keeps a parameter."""
+    module, _, parameter = name.rpartition(".")
+    return f"{module}.parametrizations.{parameter}.original"
+
+
+def train(model, optimiser, steps=5):
+    optimiser = OPTIMISERS[optimiser](model.parameters())
+    x, targets = draw(8, 3), draw(8, 2)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        (model(x) - targets).square().mean().backward()
+        optimiser.step()
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float64])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_computes_the_masked_function(network, dtype):
+    build, x = NETWORKS[network]
+    masks = {name: mask.to(dtype) for name, mask in random_masks(build()).items()}
+    expected = outputs(build(), masks, x)
+    assert torch.equal(apply_masks(build(), masks)(x), expected)
+    assert not torch.allclose(build()(x), expected)
+
+
+def test_only_named_parameters_are_masked():
+    masks = {"layer1.weight": torch.zeros(5, 3)}
+    pruned = apply_masks(dense(), masks)
+    assert set(dict(pruned.named_parameters())) == {
+        original("layer1.weight"), "layer1.bias", "layer2.weight", "layer2.bias"
+    }  # fmt: skip
+    assert torch.equal(pruned(draw(4, 3)), outputs(dense(), masks, draw(4, 3)))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_mask_of_ones_changes_no_output(network):
+    build, x = NETWORKS[network]
+    keep_all = {name: torch.ones_like(p) > 0 for name, p in build().named_parameters()}
+    assert torch.equal(apply_masks(build(), keep_all)(x), build()(x))
+    assert torch.equal(apply_masks(build(), {})(x), build()(x))
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_the_model_and_its_masks_are_untouched(mode):
+    model = dense().train(mode)
+    masks = random_masks(model)
+    before, masks_before = copy.deepcopy(model.state_dict()), copy.deepcopy(masks)
+    parameters = list(model.parameters())
+    pruned = apply_masks(model, masks)
+    assert pruned.training is mode
+    train(pruned, "SGD")
+    assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
+    assert all(p.grad is None for p in parameters)
+    assert list(model.state_dict()) == list(before)
+    assert all(torch.equal(model.state_dict()[name], t) for name, t in before.items())
+    assert all(torch.equal(masks[name], m) for name, m in masks_before.items())
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_training_moves_what_is_kept_and_revives_nothing(optimiser):
+    model = dense()
+    masks = random_masks(model)
+    pruned = apply_masks(model, masks)
+    start = {name: pruned.get_parameter(original(name)).detach().clone() for name in masks}
+    train(pruned, optimiser)
+    for name, mask in masks.items():
+        module, _, parameter = name.rpartition(".")
+        effective = getattr(pruned.get_submodule(module), parameter)
+        assert not effective[~mask].any()
+        assert (effective[mask] != start[name][mask]).all()
+    trained = {name: pruned.get_parameter(original(name)).detach() for name in masks}
+    expected = functional(model).model_fn(masked(trained, masks), draw(4, 3))
+    assert torch.equal(pruned(draw(4, 3)), expected)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_gradients_are_masked(network):
+    build, x = NETWORKS[network]
+    masks = random_masks(build())
+    pruned, net = apply_masks(build(), masks), functional(build())
+    pruned(x).square().sum().backward()
+    at_kept = torch.func.grad(lambda theta: net.model_fn(theta, x).square().sum())
+    for name, expected in at_kept(masked(net.params, masks)).items():
+        gradient = pruned.get_parameter(original(name)).grad
+        torch.testing.assert_close(gradient, expected * masks[name], rtol=1e-12, atol=1e-13)
+        assert gradient.any()
+
+
+@pytest.mark.parametrize("name", ["layer1.weight", "layer2.weight"])
+def test_either_name_masks_every_use_of_a_tied_parameter(name):
+    mask = torch.eye(3) == 0
+    pruned = apply_masks(tied(), {name: mask})
+    expected = outputs(tied(), {"layer1.weight": mask}, draw(4, 3))
+    assert torch.equal(pruned(draw(4, 3)), expected)
+
+
+def test_tied_parameters_stay_tied():
+    pruned = apply_masks(tied(), {"layer1.weight": torch.eye(3) == 0})
+    first, second = original("layer1.weight"), original("layer2.weight")
+    assert pruned.get_parameter(first) is pruned.get_parameter(second)
+    assert functional(pruned).tied == {second: first}
+    start = pruned.layer1.weight.detach().clone()
+    train(pruned, "SGD")
+    assert not torch.equal(pruned.layer1.weight, start)
+    assert torch.equal(pruned.layer1.weight, pruned.layer2.weight)
+    assert not pruned.layer2.weight.diagonal().any()
+
+
+def test_a_module_used_twice_is_masked_once():
+    layer = nn.Linear(3, 3, bias=False).double()
+    model, masks = nn.Sequential(layer, nn.Tanh(), layer), {"0.weight": torch.eye(3)}
+    assert torch.equal(
+        apply_masks(model, masks)(draw(4, 3)), outputs(model, masks, draw(4, 3))
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_state_dict_carries_weights_and_masks(network):
+    build, x = NETWORKS[network]
+    pruned = apply_masks(build(), random_masks(build()))
+    other = build()
+    nn.init.ones_(next(other.parameters()))
+    other = apply_masks(other, random_masks(other, seed=1))
+    assert not torch.allclose(other(x), pruned(x))
+    other.load_state_dict(pruned.state_dict())
+    assert torch.equal(other(x), pruned(x))
+
+
+def test_deepcopy_is_independent():
+    pruned = apply_masks(dense(), random_masks(dense()))
+    twin, start = copy.deepcopy(pruned), pruned(draw(4, 3))
+    assert torch.equal(twin(draw(4, 3)), start)
+    train(twin, "SGD")
+    assert torch.equal(pruned(draw(4, 3)), start)
+    assert not torch.allclose(twin(draw(4, 3)), start)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_same_kernel_as_with_masks_given(network):
+    build, x = NETWORKS[network]
+    masks = random_masks(build())
+    pruned = apply_masks(build(), masks)
+    expected = empirical_ntk(build(), x, masks=masks)
+    torch.testing.assert_close(empirical_ntk(pruned, x), expected, rtol=1e-12, atol=1e-13)
+    diagonal = ntk_trace(pruned, x, per="parameter")
+    for name, value in ntk_trace(build(), x, per="parameter", masks=masks).items():
+        torch.testing.assert_close(diagonal[original(name)], value, rtol=1e-12, atol=1e-13)
+        assert not value[~masks[name]].any()
