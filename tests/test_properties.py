@@ -17,8 +17,8 @@ from ntktheory.estimators.moments import design_mean
 from ntktheory.ntk import reference
 from ntktheory.probes import cubature3, hadamard_design, sample_gaussian, sample_rademacher
 from proofs_check import strategies
+from proofs_check.bounds_evidence import judge_exactly
 from proofs_check.claims.beyond import LADDER
-from proofs_check.claims.px import judge_exactly
 from proofs_check.compare import relative_gap
 
 

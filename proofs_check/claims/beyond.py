@@ -15,19 +15,12 @@ from ntktheory.ntk import reference as ntk_reference
 from ntktheory.paths.networks import ones_net, squared_net
 from ntktheory.paths.reference import decompose
 from proofs_check import cases, strategies
+from proofs_check.bounds_evidence import Bounds, compare_with_enumeration, hunt
 from proofs_check.claim import Level, Outcome, claim
 from proofs_check.claims.kernel import as_matrix, real_rows
-from proofs_check.claims.px import (
-    Bounds,
-    Recorded,
-    _gated_b,
-    _ungated,
-    compare_with_enumeration,
-    hunt,
-    with_upper,
-)
 from proofs_check.compare import Worst
 from proofs_check.search import Broken, search
+from proofs_check.wrong_bounds import Recorded, gated_squared_weights, ungated_ones_net, with_upper
 
 LADDER = [
     ("trace", "abs"),
@@ -47,11 +40,11 @@ def _dot(a: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
 
 
 def _edge_ungated(r: Recorded) -> Tensor:
-    return _dot(_ungated(r).by_parameter(), squared_net(*r[:4]).by_parameter())
+    return _dot(ungated_ones_net(r).by_parameter(), squared_net(*r[:4]).by_parameter())
 
 
 def _edge_gated_b(r: Recorded) -> Tensor:
-    return _dot(ones_net(*r).by_parameter(), _gated_b(r).by_parameter())
+    return _dot(ones_net(*r).by_parameter(), gated_squared_weights(r).by_parameter())
 
 
 def _edge_without_mask(r: Recorded) -> Tensor:

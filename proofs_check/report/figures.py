@@ -245,9 +245,9 @@ def _widest_slice(entries: Sequence[Evidence], along: str, across: str) -> list[
 def _bias_panel(axis: "Axes", curve: Evidence) -> None:
     sigma = curve["sigma"]
     lines = [curve.get(name) for name in ("exact", "leading", "monte_carlo", "low", "high")]
-    negative = bool(lines[0]) and all(_number(v) and v < 0 for v in lines[0])
+    negative = bool(lines[0]) and all(_number(v) and v < 0 for v in lines[0] or [])
     if negative:
-        lines = [line and [-v if _number(v) else v for v in line] for line in lines]
+        lines = [[-v if _number(v) else v for v in line or []] for line in lines]
     exact, leading, mean, low, high = lines
     if negative:
         low, high = high, low

@@ -21,10 +21,8 @@ def draw(*shape):
 
 
 def dense():
-    """A network in which every parameter has a gradient."""
-    return mlp(
-        [3, 5, 2], bias=True, activation=nn.Tanh, generator=seeded(0), dtype=torch.float64
-    )  # fmt: skip
+    options = {"bias": True, "generator": seeded(0), "dtype": torch.float64}
+    return mlp([3, 5, 2], activation=nn.Tanh, **options)
 
 
 def conv():
@@ -162,9 +160,8 @@ def test_tied_parameters_stay_tied():
 def test_a_module_used_twice_is_masked_once():
     layer = nn.Linear(3, 3, bias=False).double()
     model, masks = nn.Sequential(layer, nn.Tanh(), layer), {"0.weight": torch.eye(3)}
-    assert torch.equal(
-        apply_masks(model, masks)(draw(4, 3)), outputs(model, masks, draw(4, 3))
-    )  # fmt: skip
+    expected = outputs(model, masks, draw(4, 3))
+    assert torch.equal(apply_masks(model, masks)(draw(4, 3)), expected)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
