@@ -94,9 +94,9 @@ def empirical_ntk(
         select: None for all parameters, "prunable", names, or ``predicate(name, tensor)``.
         masks: Parameter name -> bool tensor, True = kept; missing names are unmasked.
         engine: "layerwise" (Linear and convolutions, from layer inputs and cotangents), "jacobian"
-            (any module, explicit rows), "ntk_vp" (any module, one sample pair and one class at a
-            time, least memory), or "auto": layerwise wherever its rules hold, else jacobian, per
-            parameter.
+            (any module, explicit rows), "ntk_vp" (any module, one pair of samples at a time: slow,
+            and never more than C·P numbers), or "auto": layerwise wherever its rules hold, else
+            jacobian, per parameter.
         chunk_size: Samples per tile; None plans it from a budget of 1 GiB.
         progress: Show a progress bar over the tiles.
 
@@ -257,7 +257,7 @@ def _linear_tiles(
 
 
 def _tile_by_products(problem: _Problem, x1: Tensor, x2: Tensor, output: Output) -> Tensor:
-    """Compute ``J1 (J2ᵀ e_c)`` for every pair of samples and every class: least memory."""
+    """Compute ``J1 (J2ᵀ e_c)`` for every class, one pair of samples at a time: C·P numbers."""
     model = problem.model
     varied = {name: model.params[name] for name in problem.jacobian}
 
@@ -275,7 +275,7 @@ def _tile_by_products(problem: _Problem, x1: Tensor, x2: Tensor, output: Output)
         basis = torch.eye(out.shape[0], dtype=out.dtype, device=out.device)
         return torch.func.vmap(column, out_dims=1)(basis)
 
-    tile = torch.func.vmap(torch.func.vmap(pair, (None, 0)), (0, None))(x1, x2)
+    tile = torch.stack([torch.stack([pair(a, b) for b in x2]) for a in x1])
     diagonal = tile.diagonal(dim1=2, dim2=3)
     unfinished = tile.permute(0, 2, 1, 3)
     return {"full": unfinished, "diagonal": diagonal, "trace": diagonal.sum(-1)}[output]

@@ -116,9 +116,9 @@ def test_he_law():
         "conv": (convnet([20, 300], 2, image_size=4, bias=True, generator=seeded(4)).conv1, 180),
     }
     for layer, fan_in in wide.values():
-        w = layer.weight.double().flatten()
+        w, bias = layer.weight.detach().double().flatten(), layer.bias.detach()
         low, high = chi2.ppf(5e-13, len(w)), chi2.isf(5e-13, len(w))
         assert low <= float(w.square().sum() * fan_in / 2) <= high
         assert abs(float(w.sum())) <= 7.2 * (2 / fan_in * len(w)) ** 0.5
-        assert 0.9 <= float(layer.bias.abs().max()) * fan_in**0.5 <= 1 + 1e-6
-        assert layer.bias.min() < 0 < layer.bias.max()
+        assert 0.9 <= float(bias.abs().max()) * fan_in**0.5 <= 1 + 1e-6
+        assert bias.min() < 0 < bias.max()
