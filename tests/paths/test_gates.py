@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ntktheory import functional, path_bounds
+from ntktheory import functional, ntk_trace, path_bounds
 from ntktheory.models import convnet, mlp
 from ntktheory.paths.bounds import LOWER, UPPER
 from ntktheory.paths.gates import record, replay
+from proofs_check.cases import random_masks
 
 LADDER = [
     ("abs", "edge_per_output"),
@@ -336,3 +337,13 @@ def test_lower_bounds_of_a_convnet_are_positive(name):
     bounds = path_bounds(net, draw(3, 1, 5, 5), names=[name])
     assert bounds.upper == {}
     assert 0 < bounds.lower[name] < bounds.trace
+
+
+@pytest.mark.parametrize("density", [1.0, 0.6])
+def test_last_layer_is_the_heads_own_block(density):
+    net, x = mlp([3, 5, 4], bias=True, dtype=torch.float64), draw(6, 3)
+    masks = random_masks(net, density)
+    own = ntk_trace(net, x, per="layer", masks=masks, select=["layer2.weight"])["layer2.weight"]
+    assert path_bounds(net, x, masks=masks).lower["last_layer"] == pytest.approx(
+        own.item(), rel=1e-12
+    )
