@@ -48,6 +48,24 @@ def call_name(func: Callable[..., Any]) -> str:
     return str(func.__name__)
 
 
+def writes_in_place(
+    short: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any
+) -> bool:
+    """Say whether a call may have written into its argument: it returns it, or is known to.
+
+    Args:
+        short: The function's short name.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        result: What it returned.
+
+    Returns:
+        False only if no argument was written to.
+    """
+    returned = any(result is t for t in tensors_in(args, kwargs))
+    return returned or short == "__setitem__" or kwargs.get("out") is not None
+
+
 def tensors_in(*values: Any) -> Iterator[Tensor]:
     """Yield every tensor in nested tuples, lists and dictionaries."""
     for leaf in torch.utils._pytree.tree_leaves(values):

@@ -39,7 +39,7 @@ def check_batch(argument: str, x: Any) -> None:
     """Check that ``x`` is a non-empty batch of finite numbers.
 
     Raises:
-        TypeError: If ``x`` is not a tensor.
+        TypeError: If ``x`` is not a tensor of real numbers.
         ValueError: If the batch is empty.
         NumericalError: If it holds NaN or Inf.
     """
@@ -48,6 +48,10 @@ def check_batch(argument: str, x: Any) -> None:
             complaint(
                 argument, "a torch.Tensor", type(x).__name__, "Convert it with torch.as_tensor."
             )
+        )
+    if x.is_complex():
+        raise TypeError(
+            complaint(argument, "real", str(x.dtype), "Split real and imaginary parts.")
         )
     if x.ndim < 1 or x.numel() == 0:
         raise ValueError(
@@ -67,7 +71,7 @@ def check_count(argument: str, value: int | None) -> None:
     Raises:
         ValueError: If it is not.
     """
-    if value is not None and (not isinstance(value, int) or value < 1):
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise ValueError(
             complaint(
                 argument,
@@ -93,13 +97,29 @@ def check_finite(argument: str, x: Tensor, remedy: str) -> None:
         )
 
 
-def check_masks(masks: Mapping[str, Tensor] | None, params: Mapping[str, Tensor]) -> None:
+def check_masks(
+    masks: Mapping[str, Tensor] | None, params: Mapping[str, Tensor], *, binary: bool = False
+) -> None:
     """Check that every mask names a parameter and has its shape.
 
+    Args:
+        masks: Parameter name -> mask, or None.
+        params: Parameter name -> tensor.
+        binary: Whether every entry must be 0 or 1.
+
     Raises:
-        TypeError: If a mask is not a tensor.
-        ValueError: If a name is unknown or a shape differs.
+        TypeError: If the masks are no mapping, or a mask is not a tensor.
+        ValueError: If a name is unknown, a shape differs, or an entry is not 0 or 1 and must be.
     """
+    if masks is not None and not isinstance(masks, Mapping):
+        raise TypeError(
+            complaint(
+                "masks",
+                "a mapping from names to tensors",
+                type(masks).__name__,
+                "Pass a dictionary.",
+            )
+        )
     for name, mask in (masks or {}).items():
         if name not in params:
             raise ValueError(
@@ -126,6 +146,15 @@ def check_masks(masks: Mapping[str, Tensor] | None, params: Mapping[str, Tensor]
                     f"of shape {list(params[name].shape)}",
                     list(mask.shape),
                     "Give it the shape of its parameter.",
+                )
+            )
+        if binary and not bool(((mask == 0) | (mask == 1)).all()):
+            raise ValueError(
+                complaint(
+                    f"masks[{name!r}]",
+                    "made of 0 and 1",
+                    "other entries",
+                    "Path sums are over kept parameters: threshold it first.",
                 )
             )
 

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrizations import _SpectralNorm
 
 from ntktheory.checks import check_choice, check_finite, complaint
 
@@ -72,13 +75,15 @@ def functional(model: nn.Module | FunctionalModel) -> FunctionalModel:
     params = {name: p.detach() for name, p in model.named_parameters()}
     if not params:
         raise ValueError(complaint("model", "a network with parameters", "none", "Add a layer."))
-    buffers = {name: b.detach() for name, b in model.named_buffers()}
+    own_buffers = {name: b.detach() for name, b in model.named_buffers()}
+    aliases = _aliases(model)
 
-    def model_fn(params: Params, x: Any, buffers_: Params | None = None) -> Tensor:
-        state = (params, buffers if buffers_ is None else buffers_)
-        return torch.func.functional_call(model, state, (x,))
+    def model_fn(params: Params, x: Any, buffers: Params | None = None) -> Tensor:
+        state = params | (own_buffers if buffers is None else buffers)
+        state |= {alias: state[first] for alias, first in aliases.items() if first in state}
+        return torch.func.functional_call(model, state, (x,), tie_weights=False)
 
-    return FunctionalModel(model_fn, params, buffers, _tied(model), _prunable(model))
+    return FunctionalModel(model_fn, params, own_buffers, _tied(model), _prunable(model))
 
 
 def selected(model: FunctionalModel, select: Select) -> tuple[str, ...]:
@@ -92,6 +97,7 @@ def selected(model: FunctionalModel, select: Select) -> tuple[str, ...]:
         The names.
 
     Raises:
+        TypeError: If ``select`` is none of these.
         ValueError: If a name is unknown or nothing is selected.
     """
     if select is None:
@@ -101,8 +107,17 @@ def selected(model: FunctionalModel, select: Select) -> tuple[str, ...]:
         names = set(model.prunable)
     elif callable(select):
         names = {name for name, p in model.params.items() if select(name, p)}
-    else:
+    elif isinstance(select, Iterable):
         names = {model.tied.get(name, name) for name in select}
+    else:
+        raise TypeError(
+            complaint(
+                "select",
+                'None, "prunable", names or a predicate',
+                type(select).__name__,
+                "Pass a list of parameter names.",
+            )
+        )
     for name in names:
         check_choice("select", name, model.params)
     if not names:
@@ -150,7 +165,8 @@ def evaluate(model_fn: ModelFn, params: Params, x: Any, argument: str = "x") -> 
             )
         ) from error
     n = batch_size(x)
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[0] != n:
+    shaped = isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[0] == n
+    if not shaped or outputs.shape[1] == 0:
         raise ValueError(
             complaint(
                 "model",
@@ -168,24 +184,34 @@ def evaluate(model_fn: ModelFn, params: Params, x: Any, argument: str = "x") -> 
 
 
 def check_network(model: FunctionalModel, params: Params, x: Tensor, argument: str = "x") -> Tensor:
-    """Check that the network takes the batch and treats samples independently.
+    """Check that the network takes the batch, leaves it alone, and treats samples independently.
 
     Args:
         model: The network.
         params: The parameters to run it with.
-        x: The batch; only its first two samples are used.
+        x: The batch; only its first and last samples are used.
         argument: The name of ``x`` in error messages.
 
     Returns:
-        The outputs on the first one or two samples.
+        The outputs on those two samples, or on the only one.
 
     Raises:
-        ValueError: If a sample's outputs depend on the rest of the batch.
+        ValueError: If it changes its input, or a sample's outputs depend on the rest of the batch.
     """
-    alone = evaluate(model.model_fn, params, x[:1], argument)
+    first = x[:1].clone()
+    alone = evaluate(model.model_fn, params, first, argument)
+    if not torch.equal(first, x[:1]):
+        raise ValueError(
+            complaint(
+                "model",
+                "a network that leaves its input as it is",
+                "one that writes into it",
+                "Its first layer must not work in place.",
+            )
+        )
     if x.shape[0] == 1:
         return alone
-    together = evaluate(model.model_fn, params, x[:2], argument)
+    together = evaluate(model.model_fn, params, torch.cat((x[:1], x[-1:])), argument)
     scale = float(together.abs().max()) or 1.0
     gap = float((together[0] - alone[0]).abs().max()) / scale
     if gap > torch.finfo(alone.dtype).eps ** 0.5:
@@ -193,7 +219,7 @@ def check_network(model: FunctionalModel, params: Params, x: Tensor, argument: s
             complaint(
                 "model",
                 "a network that treats samples independently",
-                f"an output that moves by {gap:.1e} of its scale when a sample joins the batch",
+                f"an output that moves by {gap:.1e} of its scale as another sample joins the batch",
                 "Remove batch statistics, or call model.eval().",
             )
         )
@@ -223,17 +249,23 @@ def to_dtype(model: FunctionalModel, dtype: torch.dtype) -> FunctionalModel:
     def convert(tensors: Params) -> Params:
         return {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
 
-    buffers = convert(model.buffers)
+    converted = convert(model.buffers)
 
-    def model_fn(params: Params, x: Any, buffers_: Params | None = None) -> Tensor:
-        return model.model_fn(params, x, buffers if buffers_ is None else buffers_)
+    def model_fn(params: Params, x: Any, buffers: Params | None = None) -> Tensor:
+        return model.model_fn(params, x, converted if buffers is None else buffers)
 
-    return FunctionalModel(model_fn, convert(model.params), buffers, model.tied, model.prunable)
+    return FunctionalModel(model_fn, convert(model.params), converted, model.tied, model.prunable)
 
 
 def _check_eval_mode(model: nn.Module) -> None:
     for path, module in model.named_modules():
         where = f"{type(module).__name__} at {path or 'the top'!r}"
+        if any(map(is_lazy, module.parameters(recurse=False))):
+            raise ValueError(
+                complaint(
+                    "model", "initialised", f"lazy {where}", "Run it once on a batch of its inputs."
+                )
+            )
         if isinstance(module, _BatchNorm) and module.running_mean is None:
             raise ValueError(
                 complaint(
@@ -243,13 +275,38 @@ def _check_eval_mode(model: nn.Module) -> None:
                     "Use track_running_stats=True and call model.eval().",
                 )
             )
-        depends_on_mode = isinstance(module, (_BatchNorm, _DropoutNd, nn.RReLU))
-        if module.training and depends_on_mode:
+        if module.training and _depends_on_mode(module):
             raise ValueError(
                 complaint(
                     "model", "in eval mode", f"train-mode {where}", "Call model.eval() first."
                 )
             )
+
+
+def _depends_on_mode(module: nn.Module) -> bool:
+    """Say whether a module draws random numbers or changes its buffers in train mode."""
+    if isinstance(module, _InstanceNorm):
+        return module.track_running_stats
+    dropout = getattr(module, "dropout", 0.0)
+    return isinstance(module, _BatchNorm | _DropoutNd | nn.RReLU | _SpectralNorm) or (
+        isinstance(dropout, float) and dropout > 0
+    )
+
+
+def _aliases(model: nn.Module) -> dict[str, str]:
+    """Map each further name of a tensor to its first; a module registered twice is one place."""
+    first: dict[int, str] = {}
+    aliases = {}
+    for path, module in model.named_modules():
+        own = [
+            *module.named_parameters(recurse=False, remove_duplicate=False),
+            *module.named_buffers(recurse=False, remove_duplicate=False),
+        ]
+        for attribute, tensor in own:
+            name = f"{path}.{attribute}" if path else attribute
+            if first.setdefault(id(tensor), name) != name:
+                aliases[name] = first[id(tensor)]
+    return aliases
 
 
 def _tied(model: nn.Module) -> dict[str, str]:
@@ -263,7 +320,10 @@ def _tied(model: nn.Module) -> dict[str, str]:
 
 def _prunable(model: nn.Module) -> tuple[str, ...]:
     names = {id(p): name for name, p in model.named_parameters()}
-    weights = [
-        module.weight for module in model.modules() if isinstance(module, (nn.Linear, _ConvNd))
-    ]
+    weights = []
+    for module in model.modules():
+        if isinstance(module, nn.Linear | _ConvNd):
+            parametrized = getattr(module, "parametrizations", {})
+            own = parametrized["weight"] if "weight" in parametrized else None
+            weights.append(module.weight if own is None else getattr(own, "original", None))
     return tuple(dict.fromkeys(names[id(w)] for w in weights if id(w) in names))

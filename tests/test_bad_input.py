@@ -337,10 +337,10 @@ OPTIONS = {
     ),
     "mlp, one width": (lambda: mlp([3]), "widths must be at least two positive numbers, got [3]"),
     "mlp, no units": (lambda: mlp([3, 0, 2]), "at least two positive numbers, got [3, 0, 2]"),
-    "convnet, one channel": (lambda: convnet([3], 2, image_size=8), "stride must be one number or"),
+    "convnet, one channel": (lambda: convnet([3], 2, image_size=8), "channels must be at least two"),
     "convnet, too many strides": (
         lambda: convnet([1, 4, 4], 2, image_size=8, stride=[1, 2, 2]),
-        "stride must be one number or 2 of them for [1, 4, 4] channels, got [1, 2, 2]",
+        "stride must be a positive number or 2 of them for [1, 4, 4] channels, got [1, 2, 2]",
     ),
     "convnet, head": (
         lambda: convnet([1, 4], 2, image_size=8, head="max"),
@@ -350,8 +350,8 @@ OPTIONS = {
         lambda: convnet([1, 4], 2, image_size=2, padding=0),
         "image_size must be large enough for the layers, got 2",
     ),
-    "digits, none": (lambda: digits(0), "count must be between 1 and 1797, got 0"),
-    "digits, too many": (lambda: digits(1798), "count must be between 1 and 1797, got 1798"),
+    "digits, none": (lambda: digits(0), "count must be an integer between 1 and 1797, got 0"),
+    "digits, too many": (lambda: digits(1798), "count must be an integer between 1 and 1797, got 1798"),
     "subset_bias, large": (
         lambda: subset_bias(mlp([4, 5], dtype=torch.float64), ones((1, 4)), 0.1),
         "model must be a network of at most 16 parameters, got 20",
@@ -389,8 +389,8 @@ UNSUPPORTED = {
         "model must be made of Linear and convolution layers, got other uses of '1.weight'. Use",
     ),
     "calls by batch size": (
-        lambda: ntk_trace(Halves().double(), X),
-        "the same calls for every batch size, got 1 layer calls for one sample and 2 for two",
+        lambda: empirical_ntk(Halves().double(), X, engine="layerwise"),
+        "model must be made of Linear and convolution layers, got other uses of",
     ),
     **{
         f"{name}, weight used twice": (
@@ -416,7 +416,7 @@ UNSUPPORTED = {
     "euler, shortcut": (bounds_of(Shortcut(), "euler"), "got 'euler': biases or shortcuts bypass"),
     "decompose": (
         lambda: decompose(nn.Sequential(nn.Sequential(nn.Linear(3, 2), nn.Tanh())), X),
-        "Linear, Conv2d, ReLU, AvgPool2d and Flatten, got Tanh at '0.1'. Enumerate a simpler",
+        "AvgPool2d and Flatten, padded by numbers of zeros, got Tanh at '0.1'. Enumerate a simpler",
     ),
 }  # fmt: skip
 
@@ -438,8 +438,8 @@ FUNCTIONS = [
     ("maximum", lambda h, x: torch.maximum(h, x)),
     ("max_pool1d", lambda h, x: F.max_pool1d(h[:, None], 1)[:, 0]),
     ("layer_norm", lambda h, x: F.layer_norm(h, (3,))),
-    ("dropout", lambda h, x: F.dropout(h, 0.5, training=True)),
-    ("pad", lambda h, x: F.pad(h[:, 1:], (1, 0), value=1.0)),
+    ("dropout in train mode", lambda h, x: F.dropout(h, 0.5, training=True)),
+    ("pad with a constant", lambda h, x: F.pad(h[:, 1:], (1, 0), value=1.0)),
     ("mul", lambda h, x: torch.mul(h, x)),
     ("sub", lambda h, x: torch.sub(h, x)),
     ("matmul", lambda h, x: torch.matmul(h, x.mT)[:, [0, 0, 0]]),

@@ -37,9 +37,11 @@ def digits(
 
     bunch = load_digits()
     total = len(bunch.target)
-    if count is not None and not 1 <= count <= total:
+    if count is not None and (type(count) is not int or not 1 <= count <= total):
         raise ValueError(
-            complaint("count", f"between 1 and {total}", count, "Ask for fewer images.")
+            complaint(
+                "count", f"an integer between 1 and {total}", repr(count), "Ask for fewer images."
+            )
         )
     order = torch.arange(total) if generator is None else torch.randperm(total, generator=generator)
     chosen = order[:count]

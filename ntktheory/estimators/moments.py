@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ntktheory.checks import check_batch, complaint
-from ntktheory.estimators.ntk_sap import objective
+from ntktheory.estimators.ntk_sap import check_sigma, objective
 from ntktheory.functional import FunctionalModel, ModelFn, Params, check_network, functional
 from ntktheory.paths.gates import record, replay
 from ntktheory.probes import Design, all_signs
@@ -55,6 +55,8 @@ def with_fixed_gates(model: nn.Module | FunctionalModel, x: Tensor) -> ModelFn:
         UnsupportedModule: If the network calls a function without a path rule.
     """
     model = functional(model)
+    check_batch("x", x)
+    check_network(model, model.params, x)
     gates = record(model.model_fn, model.params, x).gates
     fixed = replay(model.model_fn)
     return lambda params, x, buffers=None: fixed(params, (x, gates))
@@ -76,8 +78,9 @@ def subset_bias(model: nn.Module | FunctionalModel, x: Tensor, sigma: float) -> 
         The bias. Cost 2^P evaluations of f, all at once: for at most 16 parameters.
 
     Raises:
-        ValueError: If there are more than 16 parameters.
+        ValueError: If there are more than 16 parameters, or σ is not positive.
     """
+    check_sigma(sigma)
     model = functional(model)
     fixed = with_fixed_gates(model, x)
     unflatten, flat = _flattened(model.params)
@@ -110,6 +113,7 @@ def expected_finite_difference(
     The square of a function that is affine in each parameter has the same mean under signs and under
     Gaussians. Cost 2^P forward passes.
     """
+    check_sigma(sigma)
     model = functional(model)
     fixed = with_fixed_gates(model, x)
 

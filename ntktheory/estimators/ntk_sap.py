@@ -1,5 +1,6 @@
 """The objective of NTK-SAP: how far random perturbations of the weights move the outputs."""
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -71,15 +72,7 @@ def ntk_sap_objective(
     """
     model = functional(model)
     check_choice("form", form, FORMS)
-    if not sigma > 0 or not torch.isfinite(torch.tensor(sigma)):
-        raise ValueError(
-            complaint(
-                "sigma",
-                "a positive standard deviation",
-                sigma,
-                "The published epsilon of 1e-4 is a variance: its sigma is 0.01.",
-            )
-        )
+    check_sigma(sigma)
     check_batch("x", x)
     check_masks(masks, model.params)
     check_probes(probes, model.params)
@@ -96,6 +89,23 @@ def ntk_sap_objective(
             )
         )
     return values
+
+
+def check_sigma(sigma: float) -> None:
+    """Check that σ is a positive number.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not isinstance(sigma, int | float) or not 0 < sigma < math.inf:
+        raise ValueError(
+            complaint(
+                "sigma",
+                "a positive standard deviation",
+                repr(sigma),
+                "The published epsilon of 1e-4 is a variance: its sigma is 0.01.",
+            )
+        )
 
 
 def objective(
@@ -119,7 +129,7 @@ def objective(
     def by_jvp(delta: Params) -> Tensor:
         direction = {name: delta.get(name, torch.zeros_like(p)) for name, p in params.items()}
         change = torch.func.jvp(outputs, (params,), (direction,))[1]
-        return sigma**2 * change.square().sum()
+        return (sigma * change).square().sum()
 
     def by_difference(delta: Params) -> Tensor:
         moved = {n: p + sigma * delta[n] if n in delta else p for n, p in params.items()}

@@ -52,13 +52,22 @@ def convnet(
     check_choice("head", head, ["flatten", "average"])
     layers = len(channels) - 1
     strides = [stride] * layers if isinstance(stride, int) else list(stride)
-    if layers < 1 or len(strides) != layers:
+    if layers < 1 or min(channels) < 1 or outputs < 1:
+        raise ValueError(
+            complaint(
+                "channels",
+                "at least two positive numbers, and outputs positive",
+                f"{list(channels)} and {outputs}",
+                "Give the image's channels first.",
+            )
+        )
+    if len(strides) != layers or min(strides) < 1:
         raise ValueError(
             complaint(
                 "stride",
-                f"one number or {layers} of them for {list(channels)} channels",
+                f"a positive number or {layers} of them for {list(channels)} channels",
                 strides,
-                "Give one stride per convolution, and at least two channels.",
+                "Give one stride per convolution.",
             )
         )
     net = nn.Sequential()

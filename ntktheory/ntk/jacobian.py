@@ -1,18 +1,20 @@
 """Rows of the Jacobian for any module, a few samples at a time."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ntktheory.functional import Masks, ModelFn, Params, masked
+from ntktheory.functional import Masks, ModelFn, Params, batch_size, masked
 
 
 def jacobian_rows(
     model_fn: ModelFn, params: Params, masks: Masks | None, x: Any, names: Iterable[str]
 ) -> Params:
-    """Return ``∂f_c(x_n)/∂θ`` of the named parameters, one sample at a time under ``vmap``.
+    """Return ``∂f_c(x_n)/∂θ`` of the named parameters, sample by sample under ``vmap``.
+
+    Where a function has no rule for ``vmap``, by one backward pass per sample and output.
 
     The network must treat samples independently. A parameter it does not use gets zeros.
 
@@ -32,5 +34,20 @@ def jacobian_rows(
         batch = torch.utils._pytree.tree_map(lambda leaf: leaf.unsqueeze(0), sample)
         return model_fn(masked(params | varied, masks), batch).squeeze(0)
 
-    rows = torch.func.vmap(torch.func.jacrev(outputs), in_dims=(None, 0))(varied, x)
+    try:
+        rows = torch.func.vmap(torch.func.jacrev(outputs), in_dims=(None, 0))(varied, x)
+    except RuntimeError:  # some functions have no rule for vmap
+        rows = _one_by_one(outputs, varied, x)
     return {name: j.flatten(2) for name, j in rows.items()}
+
+
+def _one_by_one(outputs: Callable[[Params, Any], Tensor], varied: Params, x: Any) -> Params:
+    """Return the rows by one backward pass per sample and output."""
+    by_sample = []
+    for n in range(batch_size(x)):
+        sample = torch.utils._pytree.tree_map(lambda leaf, n=n: leaf[n], x)
+        values, pullback = torch.func.vjp(lambda p, s=sample: outputs(p, s), varied)  # type: ignore[misc]
+        basis = torch.eye(values.shape[0], dtype=values.dtype, device=values.device)
+        rows = [pullback(e)[0] for e in basis]
+        by_sample.append({name: torch.stack([row[name] for row in rows]) for name in varied})
+    return {name: torch.stack([rows[name] for rows in by_sample]) for name in varied}

@@ -133,7 +133,8 @@ def empirical_ntk(
         if x is not None:
             check_batch(argument, x)
             check_network(model, masked(model.params, masks), x, argument)
-    problem = _problem(model, masks or {}, x1, names, engine)
+    sample = x1 if x2 is None or x1.shape[0] > 1 else x2
+    problem = _problem(model, masks or {}, sample, names, engine)
     theta = _assemble(problem, x1, x2, output, chunk_size, progress)
     if not bool(torch.isfinite(theta).all()):
         raise NumericalError(

@@ -27,8 +27,8 @@ from ntktheory.calls import (
     bind_linear,
     call_name,
     tensors_in,
+    writes_in_place,
 )
-from ntktheory.checks import UnsupportedModule, complaint
 from ntktheory.functional import ModelFn, Params, batch_size, take
 
 OnLayer = Callable[["LayerCall", Tensor, Tensor], Tensor]
@@ -75,10 +75,12 @@ class Plan:
     Attributes:
         calls: The calls of layers, in order.
         elsewhere: Parameters that the network also uses in some other way.
+        writes_in_place: Whether some call writes into a tensor, perhaps into a layer's input.
     """
 
     calls: tuple[LayerCall, ...]
     elsewhere: frozenset[str]
+    writes_in_place: bool = False
 
     def covered(self) -> set[str]:
         """Return the parameters whose every use is the weight or bias of a listed call."""
@@ -145,38 +147,27 @@ def plan(model_fn: ModelFn, params: Params, x: Any) -> Plan:
         x: A batch.
 
     Returns:
-        The plan.
-
-    Raises:
-        UnsupportedModule: If the calls depend on the number of samples.
+        The plan; it covers nothing if the calls depend on the number of samples.
     """
     runs = []
     for n in range(1, min(batch_size(x), 2) + 1):
         calls: list[LayerCall] = []
 
-        def note(
-            call: LayerCall, a: Tensor, result: Tensor, calls: list[LayerCall] = calls
-        ) -> Tensor:
+        def note(call: LayerCall, a: Tensor, result: Tensor, calls: Any = calls) -> Tensor:
             calls.append(call)
             return result
 
-        _, elsewhere = _observe(model_fn, params, take(x, 0, n), note)
-        runs.append((calls, elsewhere))
+        watched = _observe(model_fn, params, take(x, 0, n), note)
+        runs.append((calls, watched.elsewhere))
     (first, elsewhere), (second, also) = runs[0], runs[-1]
     if len(first) != len(second):
-        raise UnsupportedModule(
-            complaint(
-                "model",
-                "a network that makes the same calls for every batch size",
-                f"{len(first)} layer calls for one sample and {len(second)} for two",
-                'Use engine="jacobian".',
-            )
-        )
+        return Plan((), frozenset(params))
     merged = [
         replace(c, batched=c.batched and d.batched) for c, d in zip(first, second, strict=True)
     ]
     unbatched = {name for c in merged if not c.batched for name in c.names()}
-    return Plan(tuple(merged), frozenset(elsewhere | also | unbatched))
+    elsewhere |= also | unbatched
+    return Plan(tuple(merged), frozenset(elsewhere), watched.writes_in_place)
 
 
 def factors(
@@ -208,11 +199,10 @@ def factors(
             i = next(index)
             if i not in taps:
                 return result
-            inputs[i] = a
+            inputs[i] = a.clone() if layers.writes_in_place else a
             return result + taps[i]
 
-        outputs, _ = _observe(model_fn, params, x, tap)
-        return outputs, inputs
+        return _observe(model_fn, params, x, tap).outputs, inputs
 
     outputs, pullback, inputs = torch.func.vjp(tapped, taps, has_aux=True)  # type: ignore[misc]
     basis = torch.eye(outputs.shape[1], dtype=outputs.dtype, device=outputs.device)
@@ -240,33 +230,42 @@ def block(name: str, made: Iterable[Factors]) -> Tensor:
     return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
 
-def _observe(
-    model_fn: ModelFn, params: Params, x: Any, on_layer: OnLayer
-) -> tuple[Tensor, set[str]]:
-    """Run the network; hand every layer call over, and collect the parameters used elsewhere."""
+@dataclass
+class _Watched:
+    """What one run showed: outputs, parameters used outside of layers, writes in place."""
+
+    outputs: Tensor
+    elsewhere: set[str]
+    writes_in_place: bool
+
+
+def _observe(model_fn: ModelFn, params: Params, x: Any, on_layer: OnLayer) -> _Watched:
+    """Run the network and hand every layer call over; ``on_layer`` returns the result to go on with."""
     names = {id(p): name for name, p in params.items()}
     n = batch_size(x)
-    elsewhere: set[str] = set()
+    watched = _Watched(next(iter(params.values())), set(), False)
 
     def handle(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)
         short = call_name(func)
-        used = {names[id(t)] for t in tensors_in(args, kwargs) if id(t) in names}
-        if not used or short in METADATA:
+        if short in METADATA:
             return result
-        bound = _bind(short, args, kwargs)
+        watched.writes_in_place |= writes_in_place(short, args, kwargs, result)
+        used = {names[id(t)] for t in tensors_in(args, kwargs) if id(t) in names}
+        bound = _bind(short, args, kwargs) if used else None
         if bound is None:
-            elsewhere.update(used)
+            watched.elsewhere.update(used)
             return result
         a = bound["input"]
         call = _layer_call(bound, CONVOLUTIONS.get(short, 0), names, n, result)
-        elsewhere.update(used - set(call.names()))
+        watched.elsewhere.update(used - set(call.names()))
         if id(a) in names:
-            elsewhere.add(names[id(a)])
+            watched.elsewhere.add(names[id(a)])
         return on_layer(call, a, result)
 
     with Watch(handle):
-        return model_fn(params, x), elsewhere
+        watched.outputs = model_fn(params, x)
+    return watched
 
 
 def _bind(short: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
@@ -281,6 +280,7 @@ def _layer_call(
     a = bound["input"]
     weight, bias = names.get(id(bound["weight"])), names.get(id(bound["bias"]))
     batched = a.ndim >= 2 and a.shape[0] == n and (rank == 0 or a.ndim == rank + 2)
+    batched &= bound["weight"].ndim == rank + 2
     output = tuple(result.shape[1:])
     if rank == 0:
         return LayerCall(weight, bias, output, batched)

@@ -122,7 +122,7 @@ def path_bounds(
     wanted = _wanted(names)
     model = to_dtype(functional(model), torch.float64)
     check_batch("x", x)
-    check_masks(masks, model.params)
+    check_masks(masks, model.params, binary=True)
     x = x.double()
     effective = masked(model.params, masks)
     check_network(model, effective, x)
@@ -217,6 +217,8 @@ def undefined(name: str, nets: Any) -> str | None:
 
 def _samples_first(nets: _Nets) -> bool:
     """Say whether the gates of the first sample alone replay the first sample's outputs."""
+    if any(gate.shape[0] != nets.x.shape[0] for gate in nets.run.gates):
+        return False
     first = take((nets.x, nets.run.gates), 0, 1)
     try:
         alone = replay(nets.model_fn)(masked(nets.params, nets.masks), first)

@@ -7,7 +7,7 @@ function without a rule would make every bound below it wrong without a sign.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ STRUCTURE = frozenset(
      "movedim", "contiguous", "clone", "T", "mT", "t", "__getitem__", "cat", "concat", "concatenate",
      "stack", "chunk", "split", "unbind", "narrow", "expand", "view_as", "reshape_as")
 )  # fmt: skip
-SUMS = frozenset(("add", "add_", "__add__", "__radd__", "__iadd__", "sum"))
+ADDITIONS = frozenset(("add", "add_", "__add__", "__radd__", "__iadd__"))
 # Fixed edges with positive weights 1/k; the weights stay in the data net and in the weight net.
 AVERAGES = frozenset(
     ("avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
@@ -73,10 +73,16 @@ def record(model_fn: ModelFn, params: Params, x: Tensor) -> Recording:
 
     Returns:
         The recording.
+
+    Raises:
+        UnsupportedModule: If the network calls a function without a path rule.
     """
     recorder = _Recorder(params, x)
-    with Watch(recorder.handle):
-        outputs = model_fn(params, x)
+    try:
+        with Watch(recorder.handle):
+            outputs = model_fn(params, x)
+    except _Refusal as refusal:
+        raise UnsupportedModule(str(refusal)) from None
     head = recorder.last
     return Recording(
         outputs,
@@ -134,12 +140,16 @@ def check_replay(model_fn: ModelFn, params: Params, x: Tensor, recording: Record
 
 
 class _Recorder:
-    """Follows which tensors depend on data and which on parameters, and refuses the rest."""
+    """Follows which tensors depend on data and which on parameters only, and refuses the rest.
+
+    For a tensor made from parameters only, ``origin`` counts how often each parameter enters a product
+    in it: views and sums of parameters are edges side by side, a product puts them on one path.
+    """
 
     def __init__(self, params: Params, x: Tensor) -> None:
-        self.names = {id(p): name for name, p in params.items()}
         self.data = {id(x)}
-        self.weights = set(self.names)
+        self.origin = {id(p): Counter([name]) for name, p in params.items()}
+        self.names = {id(p): name for name, p in params.items()}
         self.gates: list[Tensor] = []
         self.uses: Counter[str] = Counter()
         self.averages = False
@@ -149,74 +159,86 @@ class _Recorder:
     def handle(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         short = call_name(func)
         operands = list(tensors_in(args, kwargs))
-        result = func(*args, **kwargs)
         if short in METADATA or not operands:
-            return result
-        self._check(short, args, kwargs, operands)
+            return func(*args, **kwargs)
+        layer = _bind_layer(short, args, kwargs)
+        self._check(short, args, kwargs, operands, layer)
+        result = func(*args, **kwargs)
         if short in GATES:
             self.gates.append(result.detach() > 0)
         self.averages |= short in AVERAGES
-        if short == "linear" or short in CONVOLUTIONS:
-            self._count(short, args, kwargs, result)
-        self._follow(operands, result)
+        self._follow(operands, layer, result)
+        self._note_head(short, layer, operands, result)
         return result
 
     def _check(
-        self, short: str, args: tuple[Any, ...], kwargs: dict[str, Any], operands: list[Tensor]
+        self,
+        short: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        operands: list[Tensor],
+        layer: dict[str, Any] | None,
     ) -> None:
-        unknown = [t for t in operands if id(t) not in self.data | self.weights]
+        unknown = [t for t in operands if id(t) not in self.data and id(t) not in self.origin]
         if unknown:
             _refuse(f"{short} of a constant tensor of shape {list(unknown[0].shape)}")
-        if short == "linear" or short in CONVOLUTIONS:
-            given = (
-                bind_linear(args, kwargs) if short == "linear" else bind_convolution(args, kwargs)
-            )
-            if id(given["weight"]) in self.data or id(given["bias"]) in self.data:
+        if layer is not None:
+            if id(layer["weight"]) in self.data or id(layer["bias"]) in self.data:
                 _refuse(f"{short} of two tensors that both depend on the data")
-            return
-        if short in GATES:
+        elif short in GATES:
             if id(operands[0]) not in self.data:
                 _refuse(f"{short} of a parameter")
-            return
-        numbers = [v for v in (*args, *kwargs.values()) if isinstance(v, (int, float))]
-        if (
-            short in SUMS
-            and short != "sum"
-            and (
-                kwargs.get("alpha", 1) != 1
-                or any(v != 0 for v in numbers if v is not kwargs.get("alpha"))
-            )
-        ):
-            _refuse(f"{short} of a constant or with alpha")
-        if short in STRUCTURE | SUMS | AVERAGES:
-            return
-        if short == "pad" and _pads_with_zeros(args, kwargs):
-            return
-        if short == "dropout" and not _trains(args, kwargs):
-            return
-        _refuse(short)
+        elif short in ADDITIONS:
+            given = [*args[:2], kwargs.get("other", 0.0)]
+            if kwargs.get("alpha", 1) != 1 or any(
+                not isinstance(term, Tensor) and term != 0 for term in given
+            ):
+                _refuse(f"{short} of a constant or with alpha")
+        elif short == "pad":
+            if not _pads_with_zeros(args, kwargs):
+                _refuse("pad with a constant")
+        elif short == "dropout":
+            if _trains(args, kwargs):
+                _refuse("dropout in train mode")
+        elif short in AVERAGES:
+            divisor = kwargs.get("divisor_override", args[6] if len(args) > 6 else None)
+            if divisor is not None and divisor <= 0:
+                _refuse(f"{short} with a negative divisor")
+        elif short not in STRUCTURE and short != "sum":
+            _refuse(short)
 
-    def _count(
-        self, short: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Tensor
-    ) -> None:
-        given = bind_linear(args, kwargs) if short == "linear" else bind_convolution(args, kwargs)
-        self.uses.update(
-            self.names[id(given[key])] for key in ("weight", "bias") if id(given[key]) in self.names
-        )
-        name = self.names.get(id(given["weight"]))
-        self.last = None
-        if short == "linear" and name is not None and given["input"].ndim == 2:
-            self.last = (name, given["input"], result)
-
-    def _follow(self, operands: Iterable[Tensor], result: Any) -> None:
+    def _follow(self, operands: list[Tensor], layer: dict[str, Any] | None, result: Any) -> None:
+        """Pass on what the result is made of; count parameters where they meet the data."""
+        origins = [self.origin[id(t)] for t in operands if id(t) in self.origin]
         depends_on_data = any(id(t) in self.data for t in operands)
+        if depends_on_data:
+            for origin in origins:
+                self.uses.update(origin)
         self._alive.append(result)
         for tensor in tensors_in(result):
-            (self.data if depends_on_data else self.weights).add(id(tensor))
+            if depends_on_data:
+                self.data.add(id(tensor))
+            else:
+                self.origin[id(tensor)] = _joined(origins, product=layer is not None)
+
+    def _note_head(
+        self, short: str, layer: dict[str, Any] | None, operands: list[Tensor], result: Any
+    ) -> None:
+        """Remember a Linear with a weight of its own, until something is done to its output."""
+        if self.last is not None and any(t is self.last[2] for t in operands):
+            self.last = None
+        if short == "linear" and layer is not None and layer["input"].ndim == 2:
+            name = self.names.get(id(layer["weight"]))
+            matrix = layer["weight"].ndim == 2
+            self.last = (name, layer["input"], result) if name is not None and matrix else None
+
+
+class _Refusal(Exception):
+    """Carries a refusal out of the network: operators would swallow a TypeError."""
 
 
 def _refuse(what: str) -> None:
-    raise UnsupportedModule(
+    raise _Refusal(
         complaint(
             "model",
             "made of functions with a path rule",
@@ -225,6 +247,20 @@ def _refuse(what: str) -> None:
             "reshaping.",
         )
     )
+
+
+def _bind_layer(short: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+    if short == "linear":
+        return bind_linear(args, kwargs)
+    return bind_convolution(args, kwargs) if short in CONVOLUTIONS else None
+
+
+def _joined(origins: list[Counter[str]], *, product: bool) -> Counter[str]:
+    """Join the counts of operands: a product puts them on one path, all else side by side."""
+    total: Counter[str] = Counter()
+    for origin in origins:
+        total = total + origin if product else total | origin
+    return total
 
 
 def _in_place(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from ntktheory.checks import UnsupportedModule, complaint
+from ntktheory.checks import UnsupportedModule, check_masks, complaint
 
 MAX_PATHS = 20_000
 Number = Any
@@ -37,12 +37,16 @@ class Edge:
 
 @dataclass
 class Graph:
-    """Units in topological order. Unit 0 is the constant 1; ``incoming`` lists the edges of each."""
+    """Units in topological order; unit 0 is the constant 1, and ``incoming`` lists each one's edges.
+
+    ``names`` gives the name of a parameter by its id, the same for every use of a shared module.
+    """
 
     incoming: list[list[Edge]] = field(default_factory=lambda: [[]])
     gated: set[int] = field(default_factory=set)
     inputs: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
+    names: dict[int, str] = field(default_factory=dict)
 
     def unit(self, edges: list[Edge], *, gated: bool = False) -> int:
         """Add a unit and return its number."""
@@ -181,23 +185,23 @@ def graph_of(model: nn.Sequential, shape: tuple[int, ...]) -> Graph:
     Raises:
         UnsupportedModule: If it holds another module.
     """
-    graph = Graph()
+    graph = Graph(names={id(p): name for name, p in model.named_parameters()})
     units = np.empty(shape, dtype=int)
     for index in np.ndindex(*shape):
         units[index] = graph.unit([])
     graph.inputs = [int(u) for u in units.flat]
     for path, module in _leaves(model, ""):
         rule = RULES.get(type(module))
-        if rule is None:
+        if rule is None or not _plain(module):
             raise UnsupportedModule(
                 complaint(
                     "model",
-                    "made of Linear, Conv2d, ReLU, AvgPool2d and Flatten",
+                    "made of Linear, Conv2d, ReLU, AvgPool2d and Flatten, padded by numbers of zeros",
                     f"{type(module).__name__} at {path!r}",
                     "Enumerate a simpler network.",
                 )
             )
-        units = rule(graph, units, module, path)
+        units = rule(graph, units, module)
     graph.outputs = [int(u) for u in units.flat]
     return graph
 
@@ -225,6 +229,7 @@ def decompose(
     """
     number: Callable[[Any], Number] = Fraction if exact else float
     graph = graph_of(model, tuple(x.shape[1:]))
+    check_masks(masks, dict(model.named_parameters()), binary=True)
     theta = {
         name: [number(v) for v in p.flatten().tolist()] for name, p in model.named_parameters()
     }
@@ -331,26 +336,36 @@ def _leaves(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
     if not isinstance(module, nn.Sequential):
         yield path, module
         return
-    for name, child in module.named_children():
-        yield from _leaves(child, f"{path}.{name}".lstrip("."))
+    for name, child in module._modules.items():  # named_children drops repeated modules
+        if child is not None:
+            yield from _leaves(child, f"{path}.{name}".lstrip("."))
 
 
-def _name(path: str, parameter: str) -> str:
-    return f"{path}.{parameter}" if path else parameter
+def _plain(module: nn.Module) -> bool:
+    """Say whether a module's padding is one that the rules below spell out."""
+    if isinstance(module, nn.Conv2d):
+        return module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    if isinstance(module, nn.AvgPool2d):
+        return (
+            module.padding in (0, (0, 0)) and not module.ceil_mode and not module.divisor_override
+        )
+    return True
 
 
-def _linear(graph: Graph, units: np.ndarray, module: Any, path: str) -> np.ndarray:
+def _linear(graph: Graph, units: np.ndarray, module: Any) -> np.ndarray:
     n_out, n_in = module.weight.shape
     result = []
     for o in range(n_out):
-        edges = [Edge(int(units[i]), (_name(path, "weight"), o * n_in + i)) for i in range(n_in)]
+        edges = [
+            Edge(int(units[i]), (graph.names[id(module.weight)], o * n_in + i)) for i in range(n_in)
+        ]
         if module.bias is not None:
-            edges.append(Edge(0, (_name(path, "bias"), o)))
+            edges.append(Edge(0, (graph.names[id(module.bias)], o)))
         result.append(graph.unit(edges))
     return np.array(result)
 
 
-def _conv(graph: Graph, units: np.ndarray, module: Any, path: str) -> np.ndarray:
+def _conv(graph: Graph, units: np.ndarray, module: Any) -> np.ndarray:
     n_out, per_group, kh, kw = module.weight.shape
     (sh, sw), (ph, pw), (dh, dw) = module.stride, module.padding, module.dilation
     _, height, width = units.shape
@@ -365,14 +380,14 @@ def _conv(graph: Graph, units: np.ndarray, module: Any, path: str) -> np.ndarray
             if 0 <= source_y < height and 0 <= source_x < width:
                 index = ((o * per_group + d) * kh + i) * kw + j
                 source = int(units[first + d, source_y, source_x])
-                edges.append(Edge(source, (_name(path, "weight"), index)))
+                edges.append(Edge(source, (graph.names[id(module.weight)], index)))
         if module.bias is not None:
-            edges.append(Edge(0, (_name(path, "bias"), o)))
+            edges.append(Edge(0, (graph.names[id(module.bias)], o)))
         result[o, y, x] = graph.unit(edges)
     return result
 
 
-def _average(graph: Graph, units: np.ndarray, module: Any, path: str) -> np.ndarray:
+def _average(graph: Graph, units: np.ndarray, module: Any) -> np.ndarray:
     size = (
         module.kernel_size if isinstance(module.kernel_size, tuple) else (module.kernel_size,) * 2
     )
@@ -387,16 +402,16 @@ def _average(graph: Graph, units: np.ndarray, module: Any, path: str) -> np.ndar
     return result
 
 
-def _relu(graph: Graph, units: np.ndarray, module: Any, path: str) -> np.ndarray:
+def _relu(graph: Graph, units: np.ndarray, module: Any) -> np.ndarray:
     gated = np.array([graph.unit([Edge(int(u), None)], gated=True) for u in units.flat], dtype=int)
     return gated.reshape(units.shape)
 
 
-RULES: dict[type, Callable[[Graph, np.ndarray, Any, str], np.ndarray]] = {
+RULES: dict[type, Callable[[Graph, np.ndarray, Any], np.ndarray]] = {
     nn.Linear: _linear,
     nn.Conv2d: _conv,
     nn.AvgPool2d: _average,
     nn.ReLU: _relu,
-    nn.Flatten: lambda graph, units, module, path: units.reshape(-1),
-    nn.Identity: lambda graph, units, module, path: units,
+    nn.Flatten: lambda graph, units, module: units.reshape(-1),
+    nn.Identity: lambda graph, units, module: units,
 }

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ntktheory.checks import check_masks
+from ntktheory.checks import check_masks, complaint
 from ntktheory.functional import Masks
 
 
@@ -41,20 +41,32 @@ def apply_masks(model: nn.Module, masks: Masks) -> nn.Module:
 
     Raises:
         TypeError: If a mask is not a tensor.
-        ValueError: If a name is unknown or a shape differs.
+        ValueError: If a name is unknown, a shape differs, an entry is not 0 or 1, or two names of one
+            parameter get different masks.
 
     Example:
         >>> pruned = apply_masks(nn.Linear(2, 1, bias=False), {"weight": torch.tensor([[True, False]])})
         >>> bool(pruned.weight[0, 1] == 0)
         True
     """
-    check_masks(masks, dict(model.named_parameters(remove_duplicate=False)))
+    check_masks(masks, dict(model.named_parameters(remove_duplicate=False)), binary=True)
     sparse = copy.deepcopy(model)
-    by_identity = {id(sparse.get_parameter(name)): mask for name, mask in masks.items()}
+    by_identity: dict[int, Tensor] = {}
+    for name, mask in masks.items():
+        known = by_identity.setdefault(id(sparse.get_parameter(name)), mask)
+        if not torch.equal(known.bool(), mask.bool()):
+            raise ValueError(
+                complaint(
+                    f"masks[{name!r}]",
+                    "the same for every name of a tied parameter",
+                    "another mask",
+                    "Give one of the names only.",
+                )
+            )
     places = [
         (module, name, by_identity[id(p)])
         for module in sparse.modules()
-        for name, p in module.named_parameters(recurse=False)
+        for name, p in module.named_parameters(recurse=False, remove_duplicate=False)
         if id(p) in by_identity
     ]
     for module, name, mask in places:
