@@ -73,6 +73,55 @@ def _grouped() -> nn.Module:
     )
 
 
+class Tokens(nn.Module):
+    """Embedding with a padding row, layer norm and a Linear on every position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.norm = nn.Embedding(7, 4, padding_idx=2), nn.LayerNorm(4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs [N, 3]; real numbers are read as tokens 0…6."""
+        tokens = x if not x.is_floating_point() else (3 * x.abs()).long() % 7
+        return self.head(self.norm(torch.tanh(self.table(tokens)))).mean(1)
+
+
+def _transposed() -> nn.Module:
+    return nn.Sequential(
+        nn.ConvTranspose2d(2, 4, 3, stride=2, padding=1, output_padding=1, groups=2),
+        nn.Tanh(),
+        nn.ConvTranspose2d(4, 2, (2, 3), stride=(1, 2), padding=(0, 1), dilation=(2, 1)),
+        nn.Flatten(),
+        nn.Linear(176, 3),
+    )
+
+
+def _one_dimensional() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv1d(2, 4, 3, padding="same", padding_mode="circular", groups=2),
+        nn.BatchNorm1d(4),
+        nn.ELU(),
+        nn.ConvTranspose1d(4, 2, 2, stride=2, output_padding=2, dilation=3),
+        nn.Flatten(),
+        nn.Linear(28, 2),
+    )
+
+
+def _norms() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3),
+        nn.GroupNorm(2, 4),
+        nn.GELU(),
+        nn.InstanceNorm2d(4, affine=True),
+        nn.PReLU(4),
+        nn.LayerNorm([4, 4]),
+        nn.Flatten(),
+        nn.Linear(64, 3),
+        nn.PReLU(),
+    )
+
+
 def _batch_norm() -> nn.Module:
     norm = nn.BatchNorm2d(3)
     norm.running_mean = torch.tensor([0.5, -1.0, 0.0])
@@ -96,6 +145,14 @@ BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "sequences, positions first": (lambda: Positions(False), (3, 3, 4)),
     "one position, positions first": (lambda: Positions(False), (3, 1, 4)),
     "batch norm in eval mode": (_batch_norm, (4, 2, 6, 6)),
+    "transposed convolutions": (_transposed, (3, 2, 3, 3)),
+    "one-dimensional convolutions": (_one_dimensional, (3, 2, 5)),
+    "3-d convolution": (
+        lambda: nn.Sequential(nn.Conv3d(1, 2, 2, stride=(1, 2, 1)), nn.Flatten(), nn.Linear(24, 2)),
+        (2, 1, 4, 4, 3),
+    ),
+    "group, instance and layer norm, PReLU": (_norms, (3, 2, 6, 6)),
+    "embedding and layer norm": (Tokens, (4, 5)),
 }  # fmt: skip
 
 

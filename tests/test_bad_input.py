@@ -32,6 +32,17 @@ def net(bias=True):
     return nn.Sequential(nn.Linear(3, 4, bias), nn.ReLU(), nn.Linear(4, 2, bias)).double()
 
 
+class Scaled(nn.Module):
+    """Multiplies by a parameter outside of any layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return x * self.weight
+
+
 def filled(model, value):
     with torch.no_grad():
         for p in model.parameters():
@@ -384,13 +395,13 @@ def twice():
 UNSUPPORTED = {
     "layerwise": (
         lambda: empirical_ntk(
-            nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2)).double(), X, engine="layerwise"
+            nn.Sequential(nn.Linear(3, 2), Scaled()).double(), X, engine="layerwise"
         ),
-        "model must be made of Linear and convolution layers, got other uses of '1.weight'. Use",
+        "model must be made of layers that have a rule, got other uses of '1.weight'. Use",
     ),
     "calls by batch size": (
         lambda: empirical_ntk(Halves().double(), X, engine="layerwise"),
-        "model must be made of Linear and convolution layers, got other uses of",
+        "model must be made of layers that have a rule, got other uses of",
     ),
     **{
         f"{name}, weight used twice": (
@@ -590,7 +601,9 @@ def state(model, x):
 
 FAILURES = {
     "train mode": lambda m, x: ntk_trace(m.train(), x),
-    "unsupported by an engine": lambda m, x: empirical_ntk(m, x, engine="layerwise"),
+    "unsupported by an engine": lambda m, x: empirical_ntk(
+        nn.Sequential(m, Scaled().double()), x, engine="layerwise"
+    ),
     "unsupported by the paths": lambda m, x: path_bounds(m, x),
     "wrong mask": lambda m, x: apply_masks(m, {"0.weight": ones((3, 3)), "3.weight": ones(1)}),
     "wrong batch": lambda m, x: empirical_ntk(m, x, x[:, :2]),

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ntktheory.ntk.layerwise import Factors
+from ntktheory.ntk.rules import Factors
 
 Output = Literal["full", "trace", "diagonal"]
 OUTPUTS: tuple[Output, ...] = ("full", "trace", "diagonal")

@@ -37,7 +37,8 @@ from ntktheory.ntk.contractions import (
     mirror,
 )
 from ntktheory.ntk.jacobian import jacobian_rows
-from ntktheory.ntk.layerwise import Factors, Plan, block, factors, plan
+from ntktheory.ntk.layerwise import Plan, block, factors, plan
+from ntktheory.ntk.rules import Factors
 
 Engine = Literal["auto", "layerwise", "jacobian", "ntk_vp"]
 ENGINES: tuple[Engine, ...] = ("auto", "layerwise", "jacobian", "ntk_vp")
@@ -93,7 +94,7 @@ def empirical_ntk(
             entries c = c' as [N, M, C].
         select: None for all parameters, "prunable", names, or ``predicate(name, tensor)``.
         masks: Parameter name -> bool tensor, True = kept; missing names are unmasked.
-        engine: "layerwise" (Linear and convolutions, from layer inputs and cotangents), "jacobian"
+        engine: "layerwise" (from layer inputs and cotangents; the rules are in ``rules.py``), "jacobian"
             (any module, explicit rows), "ntk_vp" (any module, one pair of samples at a time: slow,
             and never more than C·P numbers), or "auto": layerwise wherever its rules hold, else
             jacobian, per parameter.
@@ -161,7 +162,7 @@ def _problem(
         raise UnsupportedModule(
             complaint(
                 "model",
-                "made of Linear and convolution layers",
+                "made of layers that have a rule",
                 f"other uses of {rest[0]!r}",
                 'Use engine="auto" or "jacobian", or select other parameters.',
             )
@@ -240,7 +241,7 @@ def _tile(problem: _Problem, left: _Rows, right: _Rows, output: Output) -> Tenso
 
 def _factored(problem: _Problem, f: Factors) -> set[str]:
     """Return the parameters of a call whose kernel needs no explicit block: a Linear on vectors."""
-    if f.call.window is not None or f.a.ndim != 2:
+    if not f.is_vector:
         return set()
     names = problem.layers.single_use() & set(problem.layerwise) & set(f.call.names())
     return names - ({f.call.bias} & set(problem.masks))

@@ -27,7 +27,8 @@ from ntktheory.functional import (
     take,
 )
 from ntktheory.ntk.jacobian import jacobian_rows
-from ntktheory.ntk.layerwise import Factors, Plan, block, factors, plan
+from ntktheory.ntk.layerwise import Plan, block, factors, plan
+from ntktheory.ntk.rules import Factors
 
 PER = ("total", "sample", "layer", "parameter")
 CHUNK_BYTES = 1 << 29
@@ -142,7 +143,7 @@ def diagonal(
         if not uses:
             continue
         f = uses[0]
-        if name == f.call.weight and name in single and is_vector(f):
+        if name == f.call.weight and name in single and f.is_vector:
             squares[name] = f.g.square().sum(0).T @ f.a.square()
         else:
             squares[name] = block(name, uses).square().sum((0, 1))
@@ -157,25 +158,21 @@ def diagonal(
 
 def weight_norms(f: Factors, mask: Tensor | None) -> Tensor:
     """Return ``Σ_c ‖G_nc A_nᵀ ⊙ m‖²`` of one layer's weight, shape [N], by the cheapest rule."""
-    if is_vector(f):
+    if f.is_vector:
         g = f.g.square().sum(0)
         a = f.a.square()
         if mask is None:
             return a.sum(1) * g.sum(1)
         return ((a @ mask.to(a.dtype).square().T) * g).sum(1)
-    a, g = f.input_columns(), f.cotangent_columns()
-    (d, s), (c, o) = a.shape[2:], (g.shape[1], g.shape[3])
-    if mask is None and s * (d + c * o) < c * o * d:
-        rows = g.transpose(1, 2).flatten(2, 3)
-        return ((a.transpose(2, 3) @ a) * (rows.transpose(2, 3) @ rows)).sum((1, 2, 3))
+    if mask is None and f.call.kind in ("matrix", "convolution"):
+        a, g = f.input_columns(), f.cotangent_columns()
+        (d, s), (c, o) = a.shape[2:], (g.shape[1], g.shape[3])
+        if s * (d + c * o) < c * o * d:
+            rows = g.transpose(1, 2).flatten(2, 3)
+            return ((a.transpose(2, 3) @ a) * (rows.transpose(2, 3) @ rows)).sum((1, 2, 3))
     j = block(f.call.weight or "", [f])
     j = j if mask is None else j * mask.to(j.dtype).flatten()
     return j.square().sum((1, 2))
-
-
-def is_vector(f: Factors) -> bool:
-    """Say whether the call is a Linear on vectors, one position per sample."""
-    return f.call.window is None and f.a.ndim == 2
 
 
 def _differentiate(

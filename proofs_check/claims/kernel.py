@@ -9,7 +9,8 @@ from torch import Tensor
 from ntktheory import empirical_ntk, functional, ntk_trace
 from ntktheory.functional import FunctionalModel, masked
 from ntktheory.ntk import reference
-from ntktheory.ntk.layerwise import Factors, Window, block, factors, plan, unfold
+from ntktheory.ntk.layerwise import block, factors, plan
+from ntktheory.ntk.rules import Factors, Window, unfold
 from proofs_check import cases, strategies
 from proofs_check.claim import Level, Outcome, claim
 from proofs_check.compare import Worst
