@@ -4,14 +4,16 @@ A tile is kept as ``[N, C, M, C]`` ("full"), ``[N, M]`` ("trace") or ``[N, M, C]
 every parameter has been added.
 """
 
+from math import prod
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ntktheory.ntk.rules import Factors
+from ntktheory.ntk.rules import Factors, LayerCall
 
 Output = Literal["full", "trace", "diagonal"]
+Contraction = Literal["factored", "ghost", "direct"]
 OUTPUTS: tuple[Output, ...] = ("full", "trace", "diagonal")
 SLICE_BYTES = 1 << 27
 
@@ -31,6 +33,76 @@ def spread(pairs: Tensor, output: Output) -> Tensor:
     if output == "full":
         return pairs[:, None, :, None]
     return pairs if output == "trace" else pairs[:, :, None]
+
+
+def sizes(call: LayerCall) -> tuple[int, int, int]:
+    """Return (O, D, S) of a Linear or a convolution: rows, columns and positions per sample."""
+    if call.kind == "matrix":
+        return call.output[-1], call.weight_shape[1], prod(call.output[:-1])
+    return call.output[0], prod(call.weight_shape[1:]), prod(call.output[1:])
+
+
+def flops(call: LayerCall, contraction: Contraction, c: int, output: Output) -> int:
+    """Count multiplications per pair of samples for one weight: O·D numbers, S positions, C outputs.
+
+    Args:
+        call: The layer.
+        contraction: "factored" ``(a·a')(g·g')``; "ghost" ``⟨A_nᵀA_m, G_ncᵀG_mc'⟩``; "direct" the
+            product of explicit blocks, which are made once per sample and not counted here.
+        c: Number of outputs C.
+        output: What is kept of each pair.
+
+    Returns:
+        The count.
+    """
+    pairs = c * c if output == "full" else c
+    if call.kind not in ("matrix", "convolution"):
+        return pairs * prod(call.weight_shape)
+    o, d, s = sizes(call)
+    if contraction == "factored":
+        return d + pairs * o
+    return s * s * (d + pairs * o) if contraction == "ghost" else pairs * o * d
+
+
+def choose(call: LayerCall, c: int, output: Output, *, masked: bool, shared: bool) -> Contraction:
+    """Choose the cheapest contraction that is right for a weight.
+
+    Args:
+        call: The (only) call that uses it.
+        c: Number of outputs C.
+        output: What is kept of each pair.
+        masked: Whether the weight has a mask: then the ghost contraction is wrong.
+        shared: Whether the weight is used more than once: blocks must be summed first.
+
+    Returns:
+        The contraction.
+    """
+    if shared or call.kind not in ("matrix", "convolution"):
+        return "direct"
+    if call.kind == "matrix" and len(call.output) == 1:
+        return "factored"
+    grouped = call.window is not None and call.window.groups > 1
+    if masked or grouped:
+        return "direct"
+    cheaper = flops(call, "ghost", c, output) < flops(call, "direct", c, output)
+    return "ghost" if cheaper else "direct"
+
+
+def ghost_tile(f1: Factors, f2: Factors, output: Output) -> Tensor:
+    """Return ``⟨A_nᵀA_m, G_ncᵀG_mc'⟩`` without any block; one row of samples at a time."""
+    a1, g1 = f1.input_columns()[:, 0], f1.cotangent_columns()[:, :, 0]
+    a2, g2 = f2.input_columns()[:, 0], f2.cotangent_columns()[:, :, 0]
+    rows = []
+    for a, g in zip(a1, g1, strict=True):
+        inputs = torch.einsum("ds,mdt->mst", a, a2)
+        if output == "full":
+            moved = torch.einsum("mst,cos->mcto", inputs, g)
+            rows.append(torch.einsum("mcto,meot->cme", moved, g2))
+        elif output == "trace":
+            rows.append(torch.einsum("mst,mst->m", inputs, torch.einsum("cos,mcot->mst", g, g2)))
+        else:
+            rows.append(torch.einsum("mst,mcst->mc", inputs, torch.einsum("cos,mcot->mcst", g, g2)))
+    return torch.stack(rows)
 
 
 def linear_tile(f1: Factors, f2: Factors, weight: bool, bias: bool, output: Output) -> Tensor:
@@ -70,8 +142,14 @@ def finish(tile: Tensor, output: Output) -> Tensor:
     return tile.permute(0, 2, 1, 3) if output == "full" else tile
 
 
+def swapped(tile: Tensor, output: Output) -> Tensor:
+    """Return the tile of the swapped pair of chunks, ``Θ[m, n, c', c] = Θ[n, m, c, c']``."""
+    flipped = tile.transpose(0, 1)
+    return flipped.transpose(2, 3) if output == "full" else flipped
+
+
 def mirror(theta: Tensor, size: int, output: Output) -> Tensor:
-    """Fill the tiles below the diagonal in place, ``Θ[m, n, c', c] = Θ[n, m, c, c']``, and return Θ.
+    """Fill the tiles below the diagonal in place, and return the kernel.
 
     Args:
         theta: A finished kernel whose tiles of ``size`` samples stand on and above the diagonal.
@@ -83,6 +161,5 @@ def mirror(theta: Tensor, size: int, output: Output) -> Tensor:
     """
     n = theta.shape[0]
     for i in range(0, n, size):
-        above = theta[i : i + size, i + size :].transpose(0, 1)
-        theta[i + size :, i : i + size] = above.transpose(2, 3) if output == "full" else above
+        theta[i + size :, i : i + size] = swapped(theta[i : i + size, i + size :], output)
     return theta

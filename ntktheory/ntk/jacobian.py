@@ -49,6 +49,16 @@ def _adds_up(model_fn: ModelFn, params: Params, masks: Masks | None, x: Any, row
 
     ``Σ_nc u_nc ∂f_c(x_n)/∂θ`` for fixed weights u. torch's rule for PReLU, for one, is silently wrong
     where the number of samples equals a width. Under an outer ``vmap`` nothing can be compared.
+
+    Args:
+        model_fn: The network.
+        params: θ, unmasked.
+        masks: The masks.
+        x: The batch.
+        rows: The rows to check, [N, C, *parameter].
+
+    Returns:
+        Whether they add up.
     """
     some = next(iter(rows.values()))
     if torch._C._functorch.is_functorch_wrapped_tensor(some):

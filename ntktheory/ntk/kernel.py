@@ -1,18 +1,18 @@
 """The empirical neural tangent kernel, exactly, by the fastest engine that applies."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ntktheory.checks import (
-    NumericalError,
     UnsupportedModule,
     check_batch,
     check_choice,
     check_count,
+    check_finite,
     check_masks,
     complaint,
 )
@@ -29,8 +29,11 @@ from ntktheory.functional import (
 )
 from ntktheory.ntk.contractions import (
     OUTPUTS,
+    Contraction,
     Output,
+    choose,
     finish,
+    ghost_tile,
     gram,
     linear_tile,
     masked_linear_tile,
@@ -38,7 +41,7 @@ from ntktheory.ntk.contractions import (
 )
 from ntktheory.ntk.jacobian import jacobian_rows
 from ntktheory.ntk.layerwise import Plan, block, factors, plan
-from ntktheory.ntk.rules import Factors
+from ntktheory.ntk.rules import Factors, LayerCall
 
 Engine = Literal["auto", "layerwise", "jacobian", "ntk_vp"]
 ENGINES: tuple[Engine, ...] = ("auto", "layerwise", "jacobian", "ntk_vp")
@@ -46,8 +49,21 @@ CHUNK_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
-class _Problem:
-    """One kernel to compute: the network, its masks, and which engine differentiates what."""
+class Problem:
+    """One kernel to compute: the network, its masks, and which engine differentiates what.
+
+    Attributes:
+        model: The network.
+        masks: Its masks.
+        layers: Its layer calls.
+        layerwise: Parameters differentiated by layer rules.
+        jacobian: Parameters differentiated row by row.
+        by_products: Whether the engine is "ntk_vp".
+        names: All selected parameters.
+        output: What to keep of each pair of samples.
+        c: Number of outputs C.
+        chunk: Samples per tile.
+    """
 
     model: FunctionalModel
     masks: Masks
@@ -55,6 +71,23 @@ class _Problem:
     layerwise: tuple[str, ...]
     jacobian: tuple[str, ...]
     by_products: bool = False
+    names: tuple[str, ...] = ()
+    output: Output = "full"
+    c: int = 1
+    chunk: int = 1
+
+    def contraction(self, call: LayerCall) -> Contraction | None:
+        """Choose how the weight of a call is contracted; None if it is not wanted."""
+        name = call.weight
+        if name is None or name not in self.layerwise:
+            return None
+        shared = name not in self.layers.single_use()
+        return choose(call, self.c, self.output, masked=name in self.masks, shared=shared)
+
+    def shape(self, x1: Tensor, x2: Tensor) -> tuple[int, ...]:
+        """Return the kernel's shape."""
+        pairs, c = (x1.shape[0], x2.shape[0]), self.c
+        return {"full": (*pairs, c, c), "trace": pairs, "diagonal": (*pairs, c)}[self.output]
 
 
 @dataclass(frozen=True)
@@ -79,6 +112,7 @@ def empirical_ntk(
     masks: Masks | None = None,
     engine: Engine = "auto",
     chunk_size: int | None = None,
+    budget_bytes: int | None = None,
     progress: bool = False,
 ) -> Tensor:
     """Compute the exact empirical NTK ``Θ = J(x1) J(x2)ᵀ``; sums, never means.
@@ -98,15 +132,18 @@ def empirical_ntk(
             (any module, explicit rows), "ntk_vp" (any module, one pair of samples at a time: slow,
             and never more than C·P numbers), or "auto": layerwise wherever its rules hold, else
             jacobian, per parameter.
-        chunk_size: Samples per tile; None plans it from a budget of 1 GiB.
+        chunk_size: Samples per tile; None plans it from the budget.
+        budget_bytes: What two chunks of samples may hold at a time, planned before anything is
+            allocated; None means 1 GiB. The kernel itself comes on top: ``ntk_to_file`` keeps it on
+            disk.
         progress: Show a progress bar over the tiles.
 
     Returns:
         The kernel in the model's dtype and device.
 
     Raises:
-        ValueError: If an option is unknown, a batch or mask does not fit, or the model is in train
-            mode.
+        ValueError: If an option is unknown, a batch or mask does not fit, the model is in train mode,
+            or the budget is too small for one sample.
         UnsupportedModule: If ``engine="layerwise"`` and a selected parameter has no layer rule.
         NumericalError: If the kernel is not finite.
 
@@ -124,37 +161,61 @@ def empirical_ntk(
         tensor([[3., 0.],
                 [0., 3.]])
     """
+    problem = prepare(model, x1, x2, output, select, masks, engine, chunk_size, budget_bytes)
+    columns = x1 if x2 is None else x2
+    theta = next(iter(problem.model.params.values())).new_zeros(problem.shape(x1, columns))
+    for i, j, tile in tiles(problem, x1, x2, progress=progress):
+        theta[i : i + tile.shape[0], j : j + tile.shape[1]] = tile
+    theta = mirror(theta, problem.chunk, output) if x2 is None else theta
+    check_kernel_finite(theta)
+    return theta
+
+
+def prepare(
+    model: nn.Module | FunctionalModel,
+    x1: Tensor,
+    x2: Tensor | None,
+    output: Output,
+    select: Select,
+    masks: Masks | None,
+    engine: Engine,
+    chunk_size: int | None,
+    budget_bytes: int | None,
+) -> Problem:
+    """Check the arguments of ``empirical_ntk`` and plan the work; nothing large is allocated."""
     model = functional(model)
     check_choice("output", output, OUTPUTS)
     check_choice("engine", engine, ENGINES)
     check_count("chunk_size", chunk_size)
+    check_count("budget_bytes", budget_bytes)
     check_masks(masks, model.params)
     names = selected(model, select)
+    c = 0
     for argument, x in (("x1", x1), ("x2", x2)):
         if x is not None:
             check_batch(argument, x)
-            check_network(model, masked(model.params, masks), x, argument)
+            c = check_network(model, masked(model.params, masks), x, argument).shape[1]
     sample = x1 if x2 is None or x1.shape[0] > 1 else x2
     problem = _problem(model, masks or {}, sample, names, engine)
-    theta = _assemble(problem, x1, x2, output, chunk_size, progress)
-    if not bool(torch.isfinite(theta).all()):
-        raise NumericalError(
-            complaint(
-                "Theta",
-                "finite",
-                f"{int((~torch.isfinite(theta)).sum())} entries NaN or Inf",
-                "The inputs were finite: rescale the parameters or use float64.",
-            )
-        )
-    return theta
+    chunk = chunk_size or _planned_chunk(problem, c, x1, budget_bytes)
+    return replace(problem, names=names, output=output, c=c, chunk=chunk)
+
+
+def check_kernel_finite(theta: Tensor) -> None:
+    """Check that a kernel, or a tile of one, is finite.
+
+    Raises:
+        NumericalError: If it is not.
+    """
+    check_finite("Theta", theta, "The inputs were finite: rescale the parameters or use float64.")
 
 
 def _problem(
     model: FunctionalModel, masks: Masks, x: Tensor, names: tuple[str, ...], engine: Engine
-) -> _Problem:
+) -> Problem:
     if engine in ("jacobian", "ntk_vp"):
         nothing = Plan((), frozenset())
-        return _Problem(model, masks, nothing, (), names, by_products=engine == "ntk_vp")
+        return Problem(model, masks, nothing, (), names, by_products=engine == "ntk_vp")
     layers = plan(model.model_fn, masked(model.params, masks), x)
     covered = layers.covered()
     rest = tuple(name for name in names if name not in covered and name in layers.used())
@@ -167,49 +228,42 @@ def _problem(
                 'Use engine="auto" or "jacobian", or select other parameters.',
             )
         )
-    return _Problem(model, masks, layers, tuple(n for n in names if n in covered), rest)
+    return Problem(model, masks, layers, tuple(n for n in names if n in covered), rest)
 
 
-def _assemble(
-    problem: _Problem,
+def tiles(
+    problem: Problem,
     x1: Tensor,
     x2: Tensor | None,
-    output: Output,
-    chunk_size: int | None,
-    progress: bool,
-) -> Tensor:
-    """Fill the kernel tile by tile; a symmetric one from the tiles on and above the diagonal.
+    *,
+    done: Collection[tuple[int, int]] = (),
+    progress: bool = False,
+) -> Iterator[tuple[int, int, Tensor]]:
+    """Compute the kernel tile by tile; a symmetric one on and above the diagonal only.
 
     Args:
         problem: What to compute.
         x1: The samples of the rows.
         x2: The samples of the columns; None means those of the rows.
-        output: What to keep of each pair.
-        chunk_size: Samples per tile, or None to plan it.
+        done: Tiles to leave out.
         progress: Whether to show a bar over the rows of tiles.
 
-    Returns:
-        The kernel.
+    Yields:
+        First row, first column and the tile in its public axes.
     """
-    effective = masked(problem.model.params, problem.masks)
-    c = problem.model.model_fn(effective, x1[:1]).shape[1]
-    columns = x1 if x2 is None else x2
+    columns, size = x1 if x2 is None else x2, problem.chunk
     n, m = x1.shape[0], columns.shape[0]
-    shape = {"full": (n, m, c, c), "trace": (n, m), "diagonal": (n, m, c)}[output]
-    theta = next(iter(effective.values())).new_zeros(shape)
-    size = chunk_size or _planned_chunk(problem, c, x1)
     for i in _track(range(0, n, size), progress):
-        left = _rows(problem, take(x1, i, i + size))
-        for j in range(i if x2 is None else 0, m, size):
-            same = x2 is None and i == j
-            right = left if same else _rows(problem, take(columns, j, j + size))
-            tile = _tile(problem, left, right, output)
+        starts = [j for j in range(i if x2 is None else 0, m, size) if (i, j) not in done]
+        left = _rows(problem, take(x1, i, i + size)) if starts else None
+        for j in starts:
+            right = left if x2 is None and i == j else _rows(problem, take(columns, j, j + size))
+            tile = _tile(problem, left, right) if left and right else None
             if tile is not None:
-                theta[i : i + size, j : j + size] = finish(tile, output)
-    return theta if x2 is not None else mirror(theta, size, output)
+                yield i, j, finish(tile, problem.output)
 
 
-def _rows(problem: _Problem, x: Any) -> _Rows:
+def _rows(problem: Problem, x: Any) -> _Rows:
     model, names = problem.model, frozenset(problem.layerwise)
     if problem.by_products:
         return _Rows([], {}, x)
@@ -220,16 +274,20 @@ def _rows(problem: _Problem, x: Any) -> _Rows:
     return _Rows(made, rows, None)
 
 
-def _tile(problem: _Problem, left: _Rows, right: _Rows, output: Output) -> Tensor | None:
+def _tile(problem: Problem, left: _Rows, right: _Rows) -> Tensor | None:
     """Sum the tile over parameters, ``Θ = Σ_layers Θ_l``; None if the network uses none of them."""
     if problem.by_products:
-        return _tile_by_products(problem, left.samples, right.samples, output)
+        return _tile_by_products(problem, left.samples, right.samples)
+    output = problem.output
     parts: list[Tensor] = []
     blocks = set(problem.layerwise)
     for f1, f2 in zip(left.made, right.made, strict=True):
         names = _factored(problem, f1)
-        blocks -= names
         parts += _linear_tiles(f1, f2, names, problem.masks, output)
+        if problem.contraction(f1.call) == "ghost":
+            parts.append(ghost_tile(f1, f2, output))
+            names = names | {f1.call.weight or ""}
+        blocks -= names
     for name in sorted(blocks):
         j1, j2 = block(name, left.made), block(name, right.made)
         if name in problem.masks:
@@ -239,7 +297,7 @@ def _tile(problem: _Problem, left: _Rows, right: _Rows, output: Output) -> Tenso
     return sum(parts[1:], parts[0]) if parts else None
 
 
-def _factored(problem: _Problem, f: Factors) -> set[str]:
+def _factored(problem: Problem, f: Factors) -> set[str]:
     """Return the parameters of a call whose kernel needs no explicit block: a Linear on vectors."""
     if not f.is_vector:
         return set()
@@ -258,7 +316,7 @@ def _linear_tiles(
     return [linear_tile(f1, f2, weight, bias, output)] if names else []
 
 
-def _tile_by_products(problem: _Problem, x1: Tensor, x2: Tensor, output: Output) -> Tensor:
+def _tile_by_products(problem: Problem, x1: Tensor, x2: Tensor) -> Tensor:
     """Compute ``J1 (J2ᵀ e_c)`` for every class, one pair of samples at a time: C·P numbers."""
     model = problem.model
     varied = {name: model.params[name] for name in problem.jacobian}
@@ -280,17 +338,40 @@ def _tile_by_products(problem: _Problem, x1: Tensor, x2: Tensor, output: Output)
     tile = torch.stack([torch.stack([pair(a, b) for b in x2]) for a in x1])
     diagonal = tile.diagonal(dim1=2, dim2=3)
     unfinished = tile.permute(0, 2, 1, 3)
-    return {"full": unfinished, "diagonal": diagonal, "trace": diagonal.sum(-1)}[output]
+    return {"full": unfinished, "diagonal": diagonal, "trace": diagonal.sum(-1)}[problem.output]
 
 
-def _planned_chunk(problem: _Problem, c: int, x: Any) -> int:
-    """Plan the samples per tile so that what a chunk holds stays within the budget."""
+def _planned_chunk(problem: Problem, c: int, x: Any, budget_bytes: int | None) -> int:
+    """Plan the samples per tile so that what two chunks hold stays within the budget.
+
+    Args:
+        problem: What to compute.
+        c: Number of outputs.
+        x: The samples.
+        budget_bytes: The budget; None means 1 GiB, and then at least one sample.
+
+    Returns:
+        The number of samples.
+
+    Raises:
+        ValueError: If a budget is given and too small for one sample.
+    """
     params = problem.model.params
     per_sample = sum(c * _numel(call.output) * 3 for call in problem.layers.calls)
     blocks = [params[name].numel() * c for name in problem.layerwise]
     rows = 3 * sum(params[name].numel() * c for name in problem.jacobian)
-    bytes_per_sample = (per_sample + 2 * max(blocks, default=0) + rows) * x.element_size()
-    return max(1, min(batch_size(x), CHUNK_BYTES // max(1, bytes_per_sample)))
+    width = next(iter(params.values())).element_size()
+    needed = 2 * (per_sample + max(blocks, default=0) + rows) * width
+    if budget_bytes is not None and needed > budget_bytes:
+        raise ValueError(
+            complaint(
+                "budget_bytes",
+                f"at least {needed} for one sample of this network",
+                budget_bytes,
+                'Raise it, select fewer parameters, or use engine="ntk_vp".',
+            )
+        )
+    return max(1, min(batch_size(x), (budget_bytes or CHUNK_BYTES) // max(1, needed)))
 
 
 def _numel(shape: tuple[int, ...]) -> int:

@@ -272,7 +272,8 @@ def _euler_terms(nets: _Nets) -> Iterable[tuple[Tensor, Tensor]]:
     effective = masked(nets.params, nets.masks)
     fixed = replay(nets.model_fn)
     squares = nets.run.outputs.square().sum()
-    for name, count in nets.run.uses.items():
+    weights = {name: n for name, n in nets.run.uses.items() if nets.params[name].ndim > 1}
+    for name, count in weights.items():
         norm = effective[name].square().sum()
         without = effective | {name: torch.zeros_like(effective[name])}
         rest = fixed(without, (nets.x, nets.run.gates))

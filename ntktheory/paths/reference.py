@@ -127,7 +127,8 @@ class Decomposition:
         They are those for which the other paths add up to 0 in every output.
         """
         total = self.outputs.flat[0] * 0
-        for name in dict.fromkeys(name for name, _ in self.parameters):
+        names = dict.fromkeys(name for name, _ in self.parameters if name.endswith("weight"))
+        for name in names:
             crosses = [any(j[0] == name for j in path.parameters) for path in self.paths]
             rest = self.J_v_f @ (self.v * np.logical_not(crosses))
             norm = sum(v**2 for v in self.values_of(name))
