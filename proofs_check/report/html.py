@@ -188,7 +188,8 @@ def _view(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **entry,
         "evidence": {key: flattened(value) for key, value in evidence.items()},
-        "real": real if usable else [],
+        "real": by_network(real) if usable else [],
+        "images": sorted({row["images"] for row in real if "images" in row}) if usable else [],
         "passed": entry_passed(entry),
         "formula_html": mathml(entry["formula"]) if entry["formula"] else None,
         "figures": [
@@ -206,6 +207,26 @@ def _flat(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
         shape(item) in ("scalar", "empty") for item in value.values()
     )
+
+
+def by_network(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give every network a column, so that a quantity takes one row.
+
+    Args:
+        rows: Flat dictionaries; those of a shape other than {network, images, quantity, value} are
+            returned as they are.
+
+    Returns:
+        One row per quantity: {"quantity": name, network: value, …}.
+    """
+    if any(set(row) != {"network", "images", "quantity", "value"} for row in rows):
+        return rows
+    table: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        table.setdefault(row["quantity"], {"quantity": row["quantity"]})[row["network"]] = row[
+            "value"
+        ]
+    return list(table.values())
 
 
 def _number(value: Any) -> str:
