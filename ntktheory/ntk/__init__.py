@@ -5,6 +5,11 @@ from ntktheory.ntk.comparison import TrainingComparison, compare_with_training
 from ntktheory.ntk.density import SpectralDensity, spectral_density
 from ntktheory.ntk.dynamics import Trajectory, linearized_predict
 from ntktheory.ntk.explain import explain_ntk
+from ntktheory.ntk.infinite_width import (
+    expected_trace_at_init,
+    infinite_width_nngp,
+    infinite_width_ntk,
+)
 from ntktheory.ntk.kernel import empirical_ntk
 from ntktheory.ntk.operator import NTKOperator
 from ntktheory.ntk.spectrum import NTKSpectrum, ntk_spectrum, spectral_distance
@@ -19,7 +24,10 @@ __all__ = [
     "Trajectory",
     "compare_with_training",
     "empirical_ntk",
+    "expected_trace_at_init",
     "explain_ntk",
+    "infinite_width_nngp",
+    "infinite_width_ntk",
     "label_alignment",
     "linearized_predict",
     "ntk_spectrum",

@@ -91,7 +91,8 @@ def _convolutions(
     return [
         (m, m.call.weight)
         for m in made
-        if m.call.window is not None
+        if m.call.kind == "convolution"
+        and m.call.window is not None
         and m.call.weight is not None
         and m.call.weight in names
         and (m.call.window.groups > 1) == grouped
