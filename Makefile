@@ -3,6 +3,7 @@ PYTHON ?= python3
 LEVEL ?= quick
 ONLY ?=
 JOBS ?= 2
+BENCH ?=
 TORCH_INDEX ?=
 
 VENV := .venv
@@ -11,7 +12,7 @@ RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: help verify test lint clean
+.PHONY: help verify test lint bench-ntk clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +20,7 @@ help:
 	@echo '              LEVEL=full  more cases        ONLY=P2  one claim and its sub-claims'
 	@echo 'make test     run the tests                 JOBS=2   at a time'
 	@echo 'make lint     ruff and mypy'
+	@echo 'make bench-ntk   the kernel against its peers: a table, and a record in benchmarks/results'
 	@echo 'make clean    remove the environment, the caches and the report'
 	@echo ''
 	@echo 'Set-up:  PYTHON=python3.12     another interpreter'
@@ -35,8 +37,12 @@ lint: $(DEV_STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench-ntk: $(DEV_STAMP)
+	$(BIN)/python benchmarks/ntk.py $(BENCH)
+	$(BIN)/python figures/ntk_speed.py
+
 clean:
-	rm -rf $(VENV) report build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) benchmarks/.envs report build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:

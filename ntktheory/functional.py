@@ -133,9 +133,26 @@ def selected(model: FunctionalModel, select: Select) -> tuple[str, ...]:
 
 
 def masked(params: Mapping[str, Tensor], masks: Masks | None) -> Params:
-    """Return θ⊙m; parameters without a mask stay as they are. Float masks stay differentiable."""
+    """Return θ⊙m, every parameter a tensor of its own.
+
+    Float masks stay differentiable. A tensor that stands under two names is given a second view,
+    because the engines know parameters by their tensors.
+
+    Args:
+        params: θ.
+        masks: Parameter name -> mask; parameters without one stay as they are.
+
+    Returns:
+        Name -> tensor.
+    """
     masks = masks or {}
-    return {name: p * masks[name].to(p.dtype) if name in masks else p for name, p in params.items()}
+    seen: set[int] = set()
+    effective = {}
+    for name, p in params.items():
+        p = p * masks[name].to(p.dtype) if name in masks else p
+        effective[name] = p.view_as(p) if id(p) in seen else p
+        seen.add(id(p))
+    return effective
 
 
 def evaluate(model_fn: ModelFn, params: Params, x: Any, argument: str = "x") -> Tensor:
@@ -184,7 +201,7 @@ def evaluate(model_fn: ModelFn, params: Params, x: Any, argument: str = "x") -> 
 
 
 def check_network(model: FunctionalModel, params: Params, x: Tensor, argument: str = "x") -> Tensor:
-    """Check that the network takes the batch, leaves it alone, and treats samples independently.
+    """Check that the network takes the batch, leaves it alone, and is a function of each sample.
 
     Args:
         model: The network.
@@ -196,9 +213,10 @@ def check_network(model: FunctionalModel, params: Params, x: Tensor, argument: s
         The outputs on those two samples, or on the only one.
 
     Raises:
-        ValueError: If it changes its input, or a sample's outputs depend on the rest of the batch.
+        ValueError: If it changes its input, a sample's outputs depend on the rest of the batch, or
+            two runs differ.
     """
-    first = x[:1].clone()
+    first, ends = x[:1].clone(), torch.cat((x[:1], x[-1:]))
     alone = evaluate(model.model_fn, params, first, argument)
     if not torch.equal(first, x[:1]):
         raise ValueError(
@@ -209,18 +227,19 @@ def check_network(model: FunctionalModel, params: Params, x: Tensor, argument: s
                 "Its first layer must not work in place.",
             )
         )
-    if x.shape[0] == 1:
-        return alone
-    together = evaluate(model.model_fn, params, torch.cat((x[:1], x[-1:])), argument)
+    singles = [alone, evaluate(model.model_fn, params, ends[1:], argument)]
+    together = evaluate(model.model_fn, params, ends if x.shape[0] > 1 else first, argument)
     scale = float(together.abs().max()) or 1.0
-    gap = float((together[0] - alone[0]).abs().max()) / scale
-    if gap > torch.finfo(alone.dtype).eps ** 0.5:
+    gap = max(
+        float((row - single[0]).abs().max()) for row, single in zip(together, singles, strict=False)
+    )
+    if gap > scale * torch.finfo(alone.dtype).eps ** 0.5:
         raise ValueError(
             complaint(
                 "model",
-                "a network that treats samples independently",
-                f"an output that moves by {gap:.1e} of its scale as another sample joins the batch",
-                "Remove batch statistics, or call model.eval().",
+                "a function that treats samples independently and draws no random numbers",
+                f"an output that moves by {gap / scale:.1e} of its scale from one run to another",
+                "Remove batch statistics and randomness, or call model.eval().",
             )
         )
     return together

@@ -2,6 +2,8 @@
 
 import argparse
 import sys
+import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,21 +80,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser().parse_args(argv)
     except SystemExit as stop:
         return int(stop.code or 0)
-    # Imported here because it loads torch, which --help does not need.
+    errors = Console(stderr=True)
+    try:
+        return _checked_run(arguments, errors)
+    except KeyboardInterrupt:
+        errors.print("interrupted; no report was written", style="red")
+        return EXIT_INTERRUPTED
+
+
+def _checked_run(arguments: argparse.Namespace, errors: Console) -> int:
+    # Imported here because they load torch, which --help does not need.
+    import torch
+
     from proofs_check.runner import collect
 
-    errors = Console(stderr=True)
+    torch.set_num_threads(1)  # the checks are many and small
+    warnings.filterwarnings("ignore", message="Using padding='same' with even kernel lengths")
     try:
         _check_targets(arguments)
         suite = collect(arguments.only)
     except ValueError as error:
         errors.print(f"error: {error}", style="red", markup=False, highlight=False)
         return EXIT_USAGE
-    try:
-        return run(suite, arguments, Console(highlight=False))
-    except KeyboardInterrupt:
-        errors.print("interrupted; no report was written", style="red")
-        return EXIT_INTERRUPTED
+    return run(suite, arguments, Console(highlight=False))
 
 
 def run(suite: "Suite", arguments: argparse.Namespace, console: Console) -> int:
@@ -122,16 +132,30 @@ def run(suite: "Suite", arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _check_targets(arguments: argparse.Namespace) -> None:
+    """Find out before the run, not after it, that a file cannot be written."""
     from ntktheory.checks import complaint
 
-    if arguments.report is not None and arguments.report.exists() and not arguments.report.is_dir():
-        raise ValueError(
-            complaint("--report", "a folder", f"the file {arguments.report}", "Name a folder.")
-        )
-    if arguments.json is not None and arguments.json.is_dir():
-        raise ValueError(
-            complaint("--json", "a file", f"the folder {arguments.json}", "Name a file in it.")
-        )
+    report, json = arguments.report, arguments.json
+    if report is not None and report.exists() and not report.is_dir():
+        raise ValueError(complaint("--report", "a folder", f"the file {report}", "Name a folder."))
+    if json is not None and json.is_dir():
+        raise ValueError(complaint("--json", "a file", f"the folder {json}", "Name a file in it."))
+    for option, target in (("--report", report), ("--json", json and json.absolute().parent)):
+        if target is None:
+            continue
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=target):
+                continue
+        except OSError as error:
+            raise ValueError(
+                complaint(
+                    option,
+                    "a place that can be written",
+                    f"{target} ({error.strerror})",
+                    "Choose another one.",
+                )
+            ) from error
 
 
 def _run_with_progress(suite: "Suite", level: Any, console: Console) -> dict[str, Any]:

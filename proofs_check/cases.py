@@ -147,6 +147,13 @@ BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "batch norm in eval mode": (_batch_norm, (4, 2, 6, 6)),
     "transposed convolutions": (_transposed, (3, 2, 3, 3)),
     "one-dimensional convolutions": (_one_dimensional, (3, 2, 5)),
+    "even kernels, same padding": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 3, (2, 4), padding="same"), nn.ReLU(), nn.Conv2d(3, 2, 2, padding="same"),
+            nn.Flatten(), nn.Linear(32, 2),
+        ),
+        (3, 1, 4, 4),
+    ),
     "3-d convolution": (
         lambda: nn.Sequential(nn.Conv3d(1, 2, 2, stride=(1, 2, 1)), nn.Flatten(), nn.Linear(24, 2)),
         (2, 1, 4, 4, 3),

@@ -6,7 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ntktheory import UnsupportedModule, empirical_ntk, functional, ntk_trace, path_bounds
+from ntktheory import (
+    UnsupportedModule,
+    empirical_ntk,
+    functional,
+    ntk_sap_objective,
+    ntk_trace,
+    path_bounds,
+)
 from ntktheory.functional import FunctionalModel
 from ntktheory.ntk import reference
 from ntktheory.paths.reference import decompose
@@ -231,3 +238,74 @@ def test_two_masks_of_one_parameter():
     kept = torch.ones(2, 2, dtype=torch.bool)
     with pytest.raises(ValueError, match="the same for every name of a tied parameter"):
         apply_masks(model, {"0.weight": kept, "1.weight": ~kept})
+
+
+def test_random_outputs_of_one_sample():
+    model = OneWeight(lambda x, w: F.linear(F.dropout(x, 0.5), w), normal(2, 40))
+    with pytest.raises(ValueError, match="draws no random numbers"):
+        ntk_trace(model, normal(1, 40))
+
+
+def test_last_sample_is_checked_too():
+    model = OneWeight(lambda x, w: F.linear(x.cumsum(0), w), normal(2, 3))
+    with pytest.raises(ValueError, match="treats samples independently"):
+        ntk_trace(model, normal(3, 3))
+
+
+def test_batch_sorted_inside():
+    class Sorting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            order = x.norm(dim=1).argsort()
+            return self.head(torch.relu(self.inner(x[order]))[order.argsort()])
+
+    model, x = Sorting().double(), normal(5, 4)
+    agree_with_reference(model, x)
+    by_sample = empirical_ntk(model, x, engine="jacobian", output="trace").diagonal()
+    assert relative_gap(ntk_trace(model, x, per="sample"), by_sample) < TOLERANCE
+    with pytest.raises(UnsupportedModule, match="keeps the order of its samples"):
+        empirical_ntk(model, x, engine="layerwise")
+
+
+def test_one_tensor_under_two_names():
+    weight, zeros = normal(4, 4), torch.zeros(4).double()
+    params = {"a": weight, "b1": zeros, "c": weight, "b2": zeros}
+    model = FunctionalModel(
+        lambda p, x, buffers=None: F.linear(
+            torch.tanh(F.linear(x, p["a"], p["b1"])), p["c"], p["b2"]
+        ),
+        params,
+    )
+    agree_with_reference(model, normal(3, 4))
+
+
+def test_finite_difference_by_hand():
+    # f = w2 w1 x at w = (2, 3), x = 1; Δ = (1, 1), σ = ½: (2.5·3.5 − 6)² = 2.75².
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)).double()
+    nn.init.constant_(model[0].weight, 2.0)
+    nn.init.constant_(model[1].weight, 3.0)
+    probes = {name: torch.ones(1, 1, 1).double() for name, _ in model.named_parameters()}
+    x = torch.ones(1, 1).double()
+    value = ntk_sap_objective(model, x, sigma=0.5, probes=probes, form="finite_difference")
+    assert value.tolist() == [2.75**2]
+    # The JVP moves along 3 + 2: (½·5)².
+    assert ntk_sap_objective(model, x, sigma=0.5, probes=probes).tolist() == [6.25]
+
+
+def test_attention():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+            self.norm, self.head = nn.LayerNorm(4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            mixed, _ = self.attention(x, x, x, need_weights=False)
+            return self.head(self.norm(x + mixed)).mean(1)
+
+    fast = torch.backends.mha.get_fastpath_enabled()
+    agree_with_reference(Attention().double().eval(), normal(3, 5, 4))
+    assert torch.backends.mha.get_fastpath_enabled() == fast

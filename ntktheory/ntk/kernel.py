@@ -27,6 +27,7 @@ from ntktheory.functional import (
     selected,
     take,
 )
+from ntktheory.ntk.attention import exact_attention
 from ntktheory.ntk.contractions import (
     OUTPUTS,
     Contraction,
@@ -40,7 +41,7 @@ from ntktheory.ntk.contractions import (
     mirror,
 )
 from ntktheory.ntk.jacobian import jacobian_rows
-from ntktheory.ntk.layerwise import Plan, block, factors, plan
+from ntktheory.ntk.layerwise import Plan, RulesDisagree, block, factors, plan
 from ntktheory.ntk.rules import Factors, LayerCall
 
 Engine = Literal["auto", "layerwise", "jacobian", "ntk_vp"]
@@ -128,9 +129,9 @@ def empirical_ntk(
             entries c = c' as [N, M, C].
         select: None for all parameters, "prunable", names, or ``predicate(name, tensor)``.
         masks: Parameter name -> bool tensor, True = kept; missing names are unmasked.
-        engine: "layerwise" (from layer inputs and cotangents; the rules are in ``rules.py``), "jacobian"
-            (any module, explicit rows), "ntk_vp" (any module, one pair of samples at a time: slow,
-            and never more than C·P numbers), or "auto": layerwise wherever its rules hold, else
+        engine: "layerwise" (from layer inputs and cotangents; see ``rules.py``), "jacobian" (any
+            module, explicit rows), "ntk_vp" (any module, one pair of samples at a time: slow, and
+            never more than C·P numbers), or "auto": layerwise wherever its rules hold, else
             jacobian, per parameter.
         chunk_size: Samples per tile; None plans it from the budget.
         budget_bytes: What two chunks of samples may hold at a time, planned before anything is
@@ -145,6 +146,7 @@ def empirical_ntk(
         ValueError: If an option is unknown, a batch or mask does not fit, the model is in train mode,
             or the budget is too small for one sample.
         UnsupportedModule: If ``engine="layerwise"`` and a selected parameter has no layer rule.
+        RulesDisagree: If ``engine="layerwise"`` and the network reorders its batch inside.
         NumericalError: If the kernel is not finite.
 
     Cost:
@@ -162,13 +164,25 @@ def empirical_ntk(
                 [0., 3.]])
     """
     problem = prepare(model, x1, x2, output, select, masks, engine, chunk_size, budget_bytes)
+    try:
+        theta = _filled(problem, x1, x2, progress)
+    except RulesDisagree:
+        if engine == "layerwise":
+            raise
+        problem = prepare(
+            model, x1, x2, output, select, masks, "jacobian", chunk_size, budget_bytes
+        )
+        theta = _filled(problem, x1, x2, progress)
+    check_kernel_finite(theta)
+    return theta
+
+
+def _filled(problem: Problem, x1: Tensor, x2: Tensor | None, progress: bool) -> Tensor:
     columns = x1 if x2 is None else x2
     theta = next(iter(problem.model.params.values())).new_zeros(problem.shape(x1, columns))
     for i, j, tile in tiles(problem, x1, x2, progress=progress):
         theta[i : i + tile.shape[0], j : j + tile.shape[1]] = tile
-    theta = mirror(theta, problem.chunk, output) if x2 is None else theta
-    check_kernel_finite(theta)
-    return theta
+    return mirror(theta, problem.chunk, problem.output) if x2 is None else theta
 
 
 def prepare(
@@ -255,10 +269,13 @@ def tiles(
     n, m = x1.shape[0], columns.shape[0]
     for i in _track(range(0, n, size), progress):
         starts = [j for j in range(i if x2 is None else 0, m, size) if (i, j) not in done]
-        left = _rows(problem, take(x1, i, i + size)) if starts else None
+        left: _Rows | None = None
         for j in starts:
-            right = left if x2 is None and i == j else _rows(problem, take(columns, j, j + size))
-            tile = _tile(problem, left, right) if left and right else None
+            with exact_attention():
+                left = left or _rows(problem, take(x1, i, i + size))
+                same = x2 is None and i == j
+                right = left if same else _rows(problem, take(columns, j, j + size))
+                tile = _tile(problem, left, right)
             if tile is not None:
                 yield i, j, finish(tile, problem.output)
 

@@ -16,8 +16,14 @@ import torch
 from torch import Tensor
 
 from ntktheory.calls import METADATA, Watch, call_name, tensors_in, writes_in_place
+from ntktheory.checks import UnsupportedModule, complaint
 from ntktheory.functional import ModelFn, Params, batch_size, take
 from ntktheory.ntk.rules import Factors, LayerCall, bias_block, read_call, weight_block
+
+
+class RulesDisagree(UnsupportedModule):
+    """The layer rules do not give the derivative of this network."""
+
 
 OnLayer = Callable[[LayerCall, Tensor, Tensor], Tensor]
 
@@ -122,7 +128,60 @@ def factors(
     outputs, pullback, inputs = torch.func.vjp(tapped, taps, has_aux=True)  # type: ignore[misc]
     basis = torch.eye(outputs.shape[1], dtype=outputs.dtype, device=outputs.device)
     cotangents = torch.func.vmap(lambda e: pullback(e.expand(outputs.shape))[0])(basis)
-    return [Factors(layers.calls[i], inputs[i], cotangents[i]) for i in keep]
+    made = [Factors(layers.calls[i], inputs[i], cotangents[i]) for i in keep]
+    _check_sum(model_fn, params, x, made, sorted(wanted))
+    return made
+
+
+def _check_sum(
+    model_fn: ModelFn, params: Params, x: Any, made: list[Factors], names: list[str]
+) -> None:
+    """Check the blocks of the first samples against one backward pass of those samples alone.
+
+    ``Σ_nc u_nc ∂f_c(x_n)/∂θ`` for fixed weights u, over at most eight samples: a network that reorders
+    its batch inside, say, gives each sample another's rows. Under an outer ``vmap`` nothing can be
+    compared.
+
+    Args:
+        model_fn: The network.
+        params: Its parameters.
+        x: The batch.
+        made: Its factors.
+        names: The parameters to check.
+
+    Raises:
+        RulesDisagree: If a block is not what the backward pass gives.
+    """
+    if not made or torch._C._functorch.is_functorch_wrapped_tensor(made[0].g):
+        return
+    g = made[0].g
+    k, some = min(8, g.shape[1]), next(iter(params.values()))
+    u = torch.arange(1, 1 + k * g.shape[0], device=g.device).to(some.dtype).cos().view(-1, k)
+    varied = {name: params[name] for name in names}
+    try:
+        _, pullback = torch.func.vjp(  # type: ignore[misc]
+            lambda v: model_fn(params | v, take(x, 0, k)), varied
+        )
+        expected = pullback(u.T.contiguous())[0]
+    except RuntimeError:  # a layer's input was written over: no backward pass can be had
+        return
+    mixed = [
+        Factors(f.call, f.a[:k], torch.einsum("ck,ck...->k...", u, f.g[:, :k]).unsqueeze(0))
+        for f in made
+    ]
+    tolerance = torch.finfo(some.dtype).eps ** 0.5
+    for name in names:
+        rows = block(name, mixed)
+        gap = (rows.sum((0, 1)) - expected[name].flatten()).abs().max()
+        if not bool(gap <= tolerance * rows.abs().sum((0, 1)).max().clamp_min(1e-300)):
+            raise RulesDisagree(
+                complaint(
+                    "model",
+                    "a network that keeps the order of its samples",
+                    f"blocks of {name!r} that differ from a backward pass",
+                    'Use engine="jacobian".',
+                )
+            )
 
 
 def block(name: str, made: Iterable[Factors]) -> Tensor:

@@ -1,12 +1,9 @@
 """The NTK as a linear operator: products Θ V without the kernel or the Jacobian."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ntktheory.calls import METADATA, Watch, call_name, tensors_in
 from ntktheory.checks import check_batch, check_finite, check_masks, complaint
@@ -23,6 +20,7 @@ from ntktheory.functional import (
     selected,
     take,
 )
+from ntktheory.ntk.attention import exact_attention
 
 CHUNK_BYTES = 1 << 30
 CPU_NUMBERS = 1 << 23  # per chunk of vectors: larger ones leave the caches and lose to one by one
@@ -260,21 +258,6 @@ def activation_count(model_fn: ModelFn, params: Params, sample: Any) -> int:
     with Watch(handle):
         model_fn(params, sample)
     return count
-
-
-@contextmanager
-def exact_attention() -> Iterator[None]:
-    """Let attention layers be differentiated forwards: no fast path, the MATH kernel only.
-
-    Both settings are restored afterwards, also after an error.
-    """
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _check_vectors(

@@ -27,7 +27,7 @@ from ntktheory.functional import (
     take,
 )
 from ntktheory.ntk.jacobian import jacobian_rows
-from ntktheory.ntk.layerwise import Plan, block, factors, plan
+from ntktheory.ntk.layerwise import Plan, RulesDisagree, block, factors, plan
 from ntktheory.ntk.rules import Factors
 
 PER = ("total", "sample", "layer", "parameter")
@@ -183,7 +183,10 @@ def _differentiate(
     layers = plan(model_fn, effective, x)
     covered = layers.covered() & set(names)
     rest = [name for name in names if name in layers.used() and name not in covered]
-    made = factors(model_fn, effective, x, layers, frozenset(covered)) if covered else []
+    try:
+        made = factors(model_fn, effective, x, layers, frozenset(covered)) if covered else []
+    except RulesDisagree:
+        made, rest = [], [name for name in names if name in layers.used()]
     rows = jacobian_rows(model_fn, params, masks, x, rest) if rest else {}
     return layers, made, rows
 

@@ -10,7 +10,7 @@ from sympy import ZZ
 from sympy.polys.matrices import DomainMatrix
 from torch import Tensor, nn
 
-from ntktheory import functional, path_bounds
+from ntktheory import PathBounds, UnsupportedModule, functional, path_bounds
 from ntktheory.functional import ModelFn, Params, masked
 from ntktheory.ntk import reference as ntk_reference
 from ntktheory.paths.networks import ones_net, squared_net
@@ -137,6 +137,49 @@ def _px_mean(r: Recorded) -> Tensor:
     return ones_net(*r).z.mean(0).sum() * total(squared_net(*r[:4]).by_parameter())
 
 
+class Uncovered(nn.Module):
+    """A bias-free network whose hidden layer is not one that the decomposition covers."""
+
+    def __init__(self, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.activation = activation
+        self.inner = nn.Linear(2, 4, bias=False).double()
+        self.head = nn.Linear(4, 1, bias=False).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs [N, 1]."""
+        hidden = self.activation(self.inner(x).unsqueeze(1)).squeeze(1)
+        return self.head(hidden.repeat_interleave(4 // hidden.shape[1], dim=1))
+
+
+UNCOVERED: dict[str, Callable[[Tensor], Tensor]] = {
+    "clamp": lambda z: z.clamp(-0.5, 0.5),
+    "GELU": nn.functional.gelu,
+    "max pooling": lambda z: nn.functional.max_pool1d(z, 2),
+    "product": lambda z: z * z,
+    "softmax": lambda z: z.softmax(-1),
+    "constant": lambda z: z + 1,
+}
+
+
+def refuses_what_it_does_not_cover(bounds: Bounds) -> str | None:
+    """Return the first function outside of the decomposition that gets a bound, or None."""
+    for name, activation in UNCOVERED.items():
+        try:
+            bounds(Uncovered(activation), torch.ones(1, 2, dtype=torch.float64))
+        except UnsupportedModule:
+            continue
+        return f"{name} is not covered by the decomposition, and got a bound"
+    return None
+
+
+def _never_refuses(model: nn.Module, x: Tensor, **options: Any) -> PathBounds:
+    try:
+        return path_bounds(model, x, **options)
+    except UnsupportedModule:
+        return path_bounds(nn.Linear(2, 1).double(), x)
+
+
 @claim(
     "P2",
     subjects={"bounds": path_bounds},
@@ -146,6 +189,7 @@ def _px_mean(r: Recorded) -> Tensor:
         "does not square the inputs": {"bounds": with_upper(px=_px_unsquared_input)},
         "forgets a layer in the path kernel": {"bounds": with_upper(px=_px_without_layer)},
         "averages over the batch": {"bounds": with_upper(px=_px_mean)},
+        "gives networks a bound that it does not cover": {"bounds": _never_refuses},
     },
 )
 def px_bounds_trace(level: Level, bounds: Bounds) -> Outcome:
@@ -168,7 +212,10 @@ def px_bounds_trace(level: Level, bounds: Bounds) -> Outcome:
         "chains_of_width_1_with_equality": chains.examples,
         "real_data": rows,
     }
-    broken = wrong_value or counterexample or worst.counterexample or chains.counterexample
+    refused = refuses_what_it_does_not_cover(bounds)
+    broken = (
+        refused or wrong_value or counterexample or worst.counterexample or chains.counterexample
+    )
     return Outcome("refuted" if broken else "holds", "property", DRAWN, evidence, broken)
 
 

@@ -12,8 +12,9 @@ from ntktheory import NumericalError, functional
 from ntktheory.models import mlp
 from ntktheory.ntk import operator as module
 from ntktheory.ntk import reference
+from ntktheory.ntk.attention import exact_attention
 from ntktheory.ntk.matrix import to_matrix
-from ntktheory.ntk.operator import NTKOperator, exact_attention, ntk_products, planned_chunks
+from ntktheory.ntk.operator import NTKOperator, ntk_products, planned_chunks
 from proofs_check import cases
 from proofs_check.compare import relative_gap
 
