@@ -51,12 +51,12 @@ def main() -> None:
     options = _options()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        clients, absent = start(folder, options.limit_s)
-        record = {
+        clients, absent = start(folder, options.limit_s, [OURS, *options.sides])
+        record: Record = {
             "options": {"runs": options.runs, "slow_s": options.slow_s, "limit_s": options.limit_s},
             "hardware": hardware(),
             "commit": commit(),
-            "versions": {c.environment.module: c.ask("versions") for c in _workers(clients)},
+            "versions": {c.environment.module: c.ask("versions") for c in clients.values()},
             "absent": absent,
             "works": [],
         }
@@ -71,20 +71,21 @@ def main() -> None:
             record["growth"] = growth(points.get("points", []))
             save(record)
             print(growth_table(record["growth"]))
-        for client in _workers(clients):
+        for client in clients.values():
             client.close()
     print(f"\nRecorded in {RESULT.relative_to(ROOT)}; the plot: python figures/ntk_speed.py")
 
 
-def start(folder: Path, limit_s: float) -> tuple[Clients, dict[str, str]]:
-    """Create the environments; return the worker of every side, and why others have none."""
+def start(folder: Path, limit_s: float, wanted: list[str]) -> tuple[Clients, dict[str, str]]:
+    """Create the environments; return a worker for every side, and why others have none."""
     clients, absent = {}, {}
     for environment in ENVIRONMENTS:
+        if not set(SIDES[environment.module]) & set(wanted):
+            continue
         reason = environment.create()
-        client = Client(environment, folder, limit_s)
-        for side in SIDES[environment.module]:
+        for side in filter(wanted.__contains__, SIDES[environment.module]):
             if reason is None:
-                clients[side] = client
+                clients[side] = Client(environment, folder, limit_s)
             else:
                 absent[side] = reason
     answer = clients[OURS].ask("export")
@@ -123,7 +124,7 @@ def compare(
             }
             | weighed
         )
-    for client in _workers(clients):
+    for client in clients.values():
         client.ask("forget")
     return {"name": WORKS[work], **what, "sides": sides}
 
@@ -233,10 +234,6 @@ def hardware() -> Record:
     }
 
 
-def _workers(clients: Clients) -> list[Client]:
-    return list(dict.fromkeys(clients.values()))
-
-
 def _numbers(answer: Record, folder: Path) -> np.ndarray | None:
     return np.load(folder / answer["file"]) if "file" in answer else None
 
@@ -256,6 +253,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--slow-runs", type=int, default=3, help="calls of a slow side")
     parser.add_argument("--limit-s", type=float, default=600, help="give up on an answer after")
     parser.add_argument("--works", nargs="+", default=list(WORKS), choices=list(WORKS))
+    peers = [side for sides in SIDES.values() for side in sides if side != OURS]
+    parser.add_argument("--sides", nargs="+", default=peers, choices=peers)
     parser.add_argument("--no-memory", dest="memory", action="store_false")
     parser.add_argument("--no-slopes", dest="slopes", action="store_false")
     return parser.parse_args()

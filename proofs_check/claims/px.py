@@ -79,6 +79,8 @@ def decomposition(level: Level, paths: Callable[..., Decomposition]) -> Outcome:
     def check(case: strategies.Case) -> None:
         f = functional(case.model)
         d = paths(case.model, case.x, masks=case.masks)
+        if not d.parameters:  # the mask dropped everything
+            return
         seen["paths"] += len(d.paths)
         seen["largest"] = max(seen["largest"], len(d.paths))
         outputs = f.model_fn(masked(f.params, case.masks), case.x).flatten().numpy()
