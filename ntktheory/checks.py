@@ -154,7 +154,7 @@ def check_masks(
                     f"masks[{name!r}]",
                     "made of 0 and 1",
                     "other entries",
-                    "Path sums are over kept parameters: threshold it first.",
+                    "A parameter is kept or not: threshold the mask first.",
                 )
             )
 

@@ -39,7 +39,7 @@ def check_ladder(case):
     event(
         f"{'masked' if case.masks else 'dense'}, trace {'zero' if not bounds.trace else 'positive'}"
     )
-    event(f"a gate is exactly on its kink: {bool((case.x == 0).all())}")
+    event(f"an input of zeros, so gates exactly on their kinks: {bool((case.x == 0).all())}")
     if values["edge"] > 0:
         target(values["trace"] / values["edge"])
     for low, high in LADDER:

@@ -55,7 +55,7 @@ def psi(y: Tensor) -> Tensor:
 
     Cost: two logarithms per entry.
 
-    Source: Catoni (2012), Eq. 2.1. Tested against the direct formula.
+    Source: Catoni (2012). Tested against the direct formula.
 
     Example:
         >>> psi(torch.tensor([-2.0, 0.0, 2.0], dtype=torch.float64)).exp()

@@ -62,7 +62,7 @@ def ntk_sap_objective(
         JVP, all at once in memory.
 
     Source:
-        NTK-SAP, Eq. 6–8; ``E‖JΔ‖² = σ² Tr Θ`` is S1.
+        NTK-SAP, the objective of its saliency; ``E‖JΔ‖² = σ² Tr Θ`` is S1.
 
     Example:
         >>> net = nn.Linear(3, 2, bias=False)

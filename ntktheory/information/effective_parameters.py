@@ -165,7 +165,7 @@ def effective_parameter_count(
             negative, or not finite.
 
     Source:
-        No Free Prune (arXiv 2402.01089), §4 and Theorem 4.
+        No Free Prune (arXiv 2402.01089), Theorem 4.
 
     Example:
         >>> effective_parameter_count(8.0, 13, log_term=1.0)

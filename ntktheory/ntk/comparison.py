@@ -80,7 +80,7 @@ def compare_with_training(
         max(steps) forward and backward passes, and the cost of ``linearized_predict``.
 
     Source:
-        Lee et al. 2019, §3. Tested on linear models, where both agree, and against ``torch.optim``.
+        Lee et al. 2019. Tested on linear models, where both agree, and against ``torch.optim``.
 
     Example:
         >>> net = nn.Linear(2, 1)

@@ -99,7 +99,7 @@ def linearized_predict(
         float64, and T·(N + M)·C·NC.
 
     Source:
-        Lee et al. 2019, Eq. 8–11 (flow). Tested against explicit recursion and integration.
+        Lee et al. 2019 (flow). Tested against explicit recursion and integration.
 
     Example:
         >>> net = nn.Linear(1, 1, bias=False)

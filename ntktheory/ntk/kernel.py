@@ -150,8 +150,10 @@ def empirical_ntk(
         NumericalError: If the kernel is not finite.
 
     Cost:
-        Layerwise: two forward and C backward passes per chunk, then per layer N·M·(D + C²·O)
-        for a Linear D→O and (N·C + M·C)·S·O·D + N·M·C²·O·D for a convolution with S positions.
+        Layerwise: one forward and C backward passes per chunk (a chunk of columns is passed again
+        for every chunk of rows) and a few forward passes of at most two samples, then per layer
+        N·M·(D + C²·O) for a Linear D→O and (N·C + M·C)·S·O·D + N·M·C²·O·D for a convolution with S
+        positions.
 
     Source:
         NTK-SAP §4; Novak et al. 2022 for the choice of contraction. Tested against

@@ -104,8 +104,11 @@ def factors(
         wanted: Names of the parameters to differentiate; all of them covered by the plan.
 
     Returns:
-        The factors in call order. Cost: two forward and C backward passes, and the memory of C
-        cotangents per layer output.
+        The factors in call order. Cost: one forward and C backward passes, one forward pass of two
+        samples, and the memory of C cotangents per layer output.
+
+    Raises:
+        RulesDisagree: If a layer does not see the samples in their order.
     """
     keep = [i for i, call in enumerate(layers.calls) if set(call.names()) & wanted]
     n = batch_size(x)

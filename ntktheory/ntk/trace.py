@@ -75,7 +75,8 @@ def ntk_trace(
         NumericalError: If the trace is not finite.
 
     Cost:
-        Two forward and C backward passes to layer outputs; then ``‖a‖²·‖g‖²`` for a Linear on
+        One forward and C backward passes to layer outputs, and a few forward passes of at most two
+        samples; then ``‖a‖²·‖g‖²`` for a Linear on
         vectors and, for a convolution with S positions, the cheaper of
         ``⟨AᵀA, Σ_c GᵀG⟩`` and ``Σ_c ‖G Aᵀ‖²``.
 

@@ -159,7 +159,7 @@ def path_bounds(
 def bound_values(
     model_fn: ModelFn, params: Params, masks: Masks | None, x: Tensor, names: Iterable[str]
 ) -> dict[str, Tensor]:
-    """Return the named bounds as 0-dim tensors: the pure function behind ``path_bounds``.
+    """Return the named bounds as 0-dim tensors: the rules of ``path_bounds`` as a pure function.
 
     vmap-able over ``params`` and ``masks``. Nothing is checked but the functions the network calls.
     """

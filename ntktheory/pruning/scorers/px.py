@@ -28,7 +28,7 @@ def px(model_fn: ModelFn, params: Params, masks: Masks | None, x: Tensor) -> Par
         UnsupportedModule: If the network calls a function without a path rule.
 
     Source:
-        PX, Eq. 9–11. Tested against ``paths/reference.py``.
+        PX, Eq. 9. Tested against ``paths/reference.py``.
     """
     effective = masked(params, masks)
     gates = record(model_fn, effective, x).gates
