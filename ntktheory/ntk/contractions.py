@@ -1,38 +1,89 @@
-"""From Jacobian blocks and layer factors to tiles of the kernel.
+"""From Jacobian rows and layer factors to tiles of the kernel."""
 
-A tile is kept as ``[N, C, M, C]`` ("full"), ``[N, M]`` ("trace") or ``[N, M, C]`` ("diagonal") until
-every parameter has been added.
-"""
-
+from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ntktheory.ntk.products import times_transpose
 from ntktheory.ntk.rules import Factors, LayerCall
 
 Output = Literal["full", "trace", "diagonal"]
 Contraction = Literal["factored", "ghost", "direct"]
 OUTPUTS: tuple[Output, ...] = ("full", "trace", "diagonal")
 SLICE_BYTES = 1 << 27
+BANDS = 4
 
 
-def gram(j1: Tensor, j2: Tensor, output: Output) -> Tensor:
-    """Contract rows ``[N, C, p]`` and ``[M, C, p]`` over p (and over c for "trace")."""
-    if output == "full":
-        flat = j1.flatten(0, 1) @ j2.flatten(0, 1).T
-        return flat.view(*j1.shape[:2], *j2.shape[:2])
-    if output == "trace":
-        return j1.flatten(1) @ j2.flatten(1).T
-    return torch.einsum("ncp,mcp->nmc", j1, j2)
+@dataclass(frozen=True)
+class Tile:
+    """A tile of the kernel while its parameters are added up, one after the other.
 
+    Attributes:
+        values: ``[C, N, C, M]`` ("full"), ``[N, M]`` ("trace") or ``[C, N, M]`` ("diagonal").
+        output: What is kept of each pair.
+        symmetric: Whether rows and columns are the same samples: of "full", only the blocks of
+            classes on and above the diagonal are then computed.
+    """
 
-def spread(pairs: Tensor, output: Output) -> Tensor:
-    """Give a factor [N, M] that does not depend on the classes the axes of a tile."""
-    if output == "full":
-        return pairs[:, None, :, None]
-    return pairs if output == "trace" else pairs[:, :, None]
+    values: Tensor
+    output: Output
+    symmetric: bool
+
+    @classmethod
+    def zeros(cls, like: Tensor, c: int, n: int, m: int, output: Output, symmetric: bool) -> "Tile":
+        """Return an empty tile for N and M samples."""
+        shape = {"full": (c, n, c, m), "trace": (n, m), "diagonal": (c, n, m)}[output]
+        return cls(like.new_zeros(shape), output, symmetric)
+
+    def add(self, left: Tensor, right: Tensor, factor: Tensor | None = None) -> None:
+        """Add ``factor[n, m] · left[c, n] · right[c', m]`` for rows [C, N, p] and [C, M, p].
+
+        The factor is 1 if None; "trace" adds up c = c'.
+        """
+        if self.output != "full":
+            for c, (a, b) in enumerate(zip(left, right, strict=True)):
+                target = self.values if self.output == "trace" else self.values[c]
+                product = times_transpose(a, b)
+                target.add_(product if factor is None else product * factor)
+            return
+        for first, last in self._bands():
+            a, b = left[first:last], right[first if self.symmetric else 0 :]
+            product = times_transpose(a.flatten(0, 1), b.flatten(0, 1))
+            product = product.view(*a.shape[:2], *b.shape[:2])
+            target = self.values[first:last, :, -b.shape[0] :]
+            if factor is None:
+                target.add_(product)
+            else:
+                target.addcmul_(product, factor[:, None, :])
+
+    def add_values(self, values: Tensor) -> None:
+        """Add a whole tile [N, C, M, C], [N, M] or [N, M, C]."""
+        if self.output == "full":
+            values = values.transpose(0, 1).transpose(2, 3)
+        elif self.output == "diagonal":
+            values = values.permute(2, 0, 1)
+        self.values.add_(values)
+
+    def finish(self) -> Tensor:
+        """Return the tile in its public axes: [N, M, C, C], [N, M] or [N, M, C]."""
+        if self.output == "trace":
+            return self.values
+        if self.output == "diagonal":
+            return self.values.permute(1, 2, 0)
+        if self.symmetric:
+            for first, last in self._bands():
+                above = self.values[first:last, :, last:]
+                self.values[last:, :, first:last] = above.permute(2, 3, 0, 1)
+        return self.values.permute(1, 3, 0, 2)
+
+    def _bands(self) -> list[tuple[int, int]]:
+        """Return the classes of each band of rows; a triangle is made of several."""
+        c = self.values.shape[0]
+        size = -(-c // BANDS) if self.symmetric else c
+        return [(first, min(c, first + size)) for first in range(0, c, size)]
 
 
 def sizes(call: LayerCall) -> tuple[int, int, int]:
@@ -48,7 +99,7 @@ def flops(call: LayerCall, contraction: Contraction, c: int, output: Output) -> 
     Args:
         call: The layer.
         contraction: "factored" ``(a·a')(g·g')``; "ghost" ``⟨A_nᵀA_m, G_ncᵀG_mc'⟩``; "direct" the
-            product of explicit blocks, which are made once per sample and not counted here.
+            product of explicit rows, which are made once per sample and not counted here.
         c: Number of outputs C.
         output: What is kept of each pair.
 
@@ -79,7 +130,7 @@ def choose(call: LayerCall, c: int, output: Output, *, masked: bool, shared: boo
     """
     if shared or call.kind not in ("matrix", "convolution"):
         return "direct"
-    if call.kind == "matrix" and len(call.output) == 1:
+    if call.is_vector:
         return "factored"
     grouped = call.window is not None and call.window.groups > 1
     if masked or grouped:
@@ -105,14 +156,6 @@ def ghost_tile(f1: Factors, f2: Factors, output: Output) -> Tensor:
     return torch.stack(rows)
 
 
-def linear_tile(f1: Factors, f2: Factors, weight: bool, bias: bool, output: Output) -> Tensor:
-    """Return ``(a_n·a_m + [bias]) (g_nc·g_mc')`` for a Linear on vectors."""
-    inputs = f1.a @ f2.a.T if weight else torch.zeros((), dtype=f1.a.dtype, device=f1.a.device)
-    inputs = inputs + 1 if bias else inputs
-    cotangents = gram(f1.g.transpose(0, 1), f2.g.transpose(0, 1), output)
-    return cotangents * (spread(inputs, output) if weight else inputs)
-
-
 def masked_linear_tile(f1: Factors, f2: Factors, mask: Tensor, output: Output) -> Tensor:
     """Return ``Σ_o g_nco g_mc'o K_o[n, m]`` with ``K_o = Σ_d m_od² a_nd a_md``.
 
@@ -135,11 +178,6 @@ def masked_linear_tile(f1: Factors, f2: Factors, mask: Tensor, output: Output) -
             part = torch.einsum("cno,cmo,onm->nmc", g1, g2, kernel)
         tile = part if tile is None else tile + part
     return tile if tile is not None else f1.a.new_zeros(())
-
-
-def finish(tile: Tensor, output: Output) -> Tensor:
-    """Bring a tile into its public axes: "full" becomes [N, M, C, C]."""
-    return tile.permute(0, 2, 1, 3) if output == "full" else tile
 
 
 def swapped(tile: Tensor, output: Output) -> Tensor:

@@ -1,15 +1,17 @@
 """The layerwise engine: every layer's input, and the cotangents of its output, in C backward passes.
 
 One forward pass gives every input, and C backward passes *to the layer outputs only* give every
-cotangent; ``rules.py`` makes them into blocks of the Jacobian. The passes are ``torch.func``
+cotangent; ``rules.py`` makes them into rows of the Jacobian. The passes are ``torch.func``
 transforms of ``model_fn``, so they may be vmapped over parameters. Batches may be trees of tensors
 whose leaves all have the sample axis first.
 """
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import torch
@@ -18,12 +20,15 @@ from torch import Tensor
 from ntktheory.calls import METADATA, Watch, call_name, tensors_in, writes_in_place
 from ntktheory.checks import UnsupportedModule, complaint
 from ntktheory.functional import ModelFn, Params, batch_size, take
-from ntktheory.ntk.rules import Factors, LayerCall, bias_block, read_call, weight_block
+from ntktheory.ntk.products import products_by_onednn
+from ntktheory.ntk.rules import Factors, LayerCall, bias_rows, read_call, weight_rows
 
 
 class RulesDisagree(UnsupportedModule):
     """The layer rules do not give the derivative of this network."""
 
+
+GROUP_BYTES = 1 << 24  # cotangents of several outputs at a time, while they fit in a cache
 
 OnLayer = Callable[[LayerCall, Tensor, Tensor], Tensor]
 
@@ -91,10 +96,52 @@ def plan(model_fn: ModelFn, params: Params, x: Any) -> Plan:
     return Plan(tuple(merged), frozenset(elsewhere), watched.writes_in_place)
 
 
-def factors(
-    model_fn: ModelFn, params: Params, x: Any, layers: Plan, wanted: frozenset[str]
-) -> list[Factors]:
-    """Return input and cotangents of every call that uses a wanted parameter.
+@dataclass(frozen=True)
+class Sweep:
+    """One forward pass of a batch, ready to be differentiated output by output.
+
+    Attributes:
+        calls: The layer calls that use a wanted parameter, by their place in the plan.
+        inputs: Their inputs [N, …]; for "scale" x̂, for "embedding" the indices.
+        outputs: f(x), [N, C].
+        pullback: Cotangents of the calls' outputs from a cotangent of f.
+        products: Entered around the passes.
+    """
+
+    calls: dict[int, LayerCall]
+    inputs: dict[int, Tensor]
+    outputs: Tensor
+    pullback: Callable[[Tensor], tuple[dict[int, Tensor]]]
+    products: Callable[[], AbstractContextManager[None]]
+
+    def factors(self) -> Iterator[list[Factors]]:
+        """Differentiate every output: as many at a time as stay small, or one large one at a time.
+
+        Yields:
+            The factors of every call, in call order, for the next group of outputs.
+        """
+        n, c = self.outputs.shape
+        per_output = n * sum(prod(call.output) for call in self.calls.values())
+        size = max(1, GROUP_BYTES // max(1, per_output * self.outputs.element_size()))
+        basis = torch.eye(c, dtype=self.outputs.dtype, device=self.outputs.device)
+
+        def pull(e: Tensor) -> dict[int, Tensor]:
+            return self.pullback(e.expand(self.outputs.shape))[0]
+
+        for first in range(0, c, size):
+            group = basis[first : first + size]
+            with self.products():
+                if len(group) > 1:
+                    gs = torch.func.vmap(pull)(group)
+                else:
+                    gs = {i: g.unsqueeze(0) for i, g in pull(group[0]).items()}
+            yield [Factors(call, self.inputs[i], gs.pop(i)) for i, call in self.calls.items()]
+
+
+def sweep(
+    model_fn: ModelFn, params: Params, x: Any, layers: Plan, wanted: Collection[str]
+) -> Sweep:
+    """Run the network once, keeping what is needed to differentiate with respect to layer outputs.
 
     Args:
         model_fn: The network.
@@ -104,16 +151,15 @@ def factors(
         wanted: Names of the parameters to differentiate; all of them covered by the plan.
 
     Returns:
-        The factors in call order. Cost: one forward and C backward passes, one forward pass of two
-        samples, and the memory of C cotangents per layer output.
+        The sweep. Cost: one forward pass, and one of two samples.
 
     Raises:
         RulesDisagree: If a layer does not see the samples in their order.
     """
-    keep = [i for i, call in enumerate(layers.calls) if set(call.names()) & wanted]
+    calls = {i: call for i, call in enumerate(layers.calls) if set(call.names()) & set(wanted)}
     n = batch_size(x)
     some = next(iter(params.values()))
-    taps = {i: some.new_zeros((n, *layers.calls[i].output)) for i in keep}
+    zeros = {i: some.new_zeros(()).expand(n, *call.output) for i, call in calls.items()}
 
     def tapped(taps: dict[int, Tensor]) -> tuple[Tensor, dict[int, Tensor]]:
         inputs: dict[int, Tensor] = {}
@@ -128,11 +174,36 @@ def factors(
 
         return _observe(model_fn, params, x, tap).outputs, inputs
 
-    outputs, pullback, inputs = torch.func.vjp(tapped, taps, has_aux=True)  # type: ignore[misc]
-    basis = torch.eye(outputs.shape[1], dtype=outputs.dtype, device=outputs.device)
-    cotangents = torch.func.vmap(lambda e: pullback(e.expand(outputs.shape))[0])(basis)
+    products = products_by_onednn if all(call.is_vector for call in layers.calls) else nullcontext
+    with products():
+        outputs, pullback, inputs = torch.func.vjp(tapped, zeros, has_aux=True)  # type: ignore[misc]
     _check_order(model_fn, params, x, layers, inputs)
-    return [Factors(layers.calls[i], inputs[i], cotangents[i]) for i in keep]
+    return Sweep(calls, inputs, outputs, pullback, products)
+
+
+def factors(
+    model_fn: ModelFn, params: Params, x: Any, layers: Plan, wanted: Collection[str]
+) -> list[Factors]:
+    """Return input and all cotangents of every call that uses a wanted parameter, in call order.
+
+    Args:
+        model_fn: The network.
+        params: Its parameters (masks already multiplied in).
+        x: The batch.
+        layers: The plan of this network.
+        wanted: Names of the parameters to differentiate; all of them covered by the plan.
+
+    Returns:
+        The factors. Memory: C cotangents per layer output.
+
+    Raises:
+        RulesDisagree: If a layer does not see the samples in their order.
+    """
+    groups = list(sweep(model_fn, params, x, layers, wanted).factors())
+    return [
+        Factors(uses[0].call, uses[0].a, torch.cat([f.g for f in uses]))
+        for uses in zip(*groups, strict=True)
+    ]
 
 
 def _check_order(
@@ -180,9 +251,31 @@ def _check_order(
 
 
 def block(name: str, made: Iterable[Factors]) -> Tensor:
-    """Return ``∂f_c(x_n)/∂θ`` of one parameter as [N, C, p], summed over all of its uses."""
-    parts = [weight_block(f) for f in made if f.call.weight == name]
-    parts += [bias_block(f) for f in made if f.call.bias == name]
+    """Return ``∂f_c(x_n)/∂θ`` of one parameter as [C, N, p], summed over all of its uses."""
+    uses = [f for f in made if name in f.call.names()]
+    calls, inputs = [f.call for f in uses], [f.a for f in uses]
+    by_output = [rows(name, calls, inputs, gs) for gs in zip(*(f.g for f in uses), strict=True)]
+    return torch.stack(by_output) if len(by_output) > 1 else by_output[0].unsqueeze(0)
+
+
+def rows(
+    name: str, calls: Sequence[LayerCall], inputs: Sequence[Tensor], gs: Sequence[Tensor]
+) -> Tensor:
+    """Return one output's ``∂f(x_n)/∂θ`` of one parameter as [N, p], summed over its uses.
+
+    Args:
+        name: The parameter.
+        calls: The calls that use it.
+        inputs: Their inputs [N, …].
+        gs: Their cotangents [N, …].
+
+    Returns:
+        The rows.
+    """
+    parts = []
+    for call, a, g in zip(calls, inputs, gs, strict=True):
+        parts += [weight_rows(call, a, g)] if call.weight == name else []
+        parts += [bias_rows(call, g)] if call.bias == name else []
     return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
 

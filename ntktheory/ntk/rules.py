@@ -1,25 +1,28 @@
-"""Layer rules: from a layer's input and output cotangent to its block of the Jacobian.
+"""Layer rules: from a layer's input and output cotangent to its rows of the Jacobian.
 
-==============  =======================================  =============================================
-kind            block of the weight                      calls
-==============  =======================================  =============================================
-"matrix"        ``G_nc A_nᵀ``, A as it is                linear (on vectors or sequences)
-"convolution"   ``G_nc A_nᵀ``, A unfolded, by group      conv1d, conv2d, conv3d
-"transposed"    ``A_n G_ncᵀ``, G unfolded, by group      conv_transpose1d, 2d, 3d
-"scale"         ``Σ_s G_nc[:, s] x̂_n[:, s]``             batch (eval), layer, group, instance norm, PReLU
-"embedding"     rows of G added up by index              embedding
-==============  =======================================  =============================================
+==============  ========================================  ============================================
+kind            rows of the weight, one output            calls
+==============  ========================================  ============================================
+"matrix"        ``G_n A_nᵀ``, A as it is                  linear (on vectors or sequences)
+"convolution"   ``G_n A_nᵀ``, A the patches, by group     conv1d, conv2d, conv3d
+"transposed"    ``A_n G_nᵀ``, G the patches, by group     conv_transpose1d, 2d, 3d
+"scale"         ``Σ_s G_n[:, s] x̂_n[:, s]``               batch (eval), layer, group, instance, PReLU
+"embedding"     rows of G added up by index               embedding
+==============  ========================================  ============================================
 
-``A_n [D, S]`` is the input with S positions (S = 1 for a Linear on vectors), ``G_nc [O, S]`` the
-cotangent of output c, and x̂ the output without scale and shift. The bias gets ``Σ_s G_nc[:, s]``.
+``A_n [D, S]`` is the input with S positions (S = 1 for a Linear on vectors), ``G_n [O, S]`` the
+cotangent of one output, and x̂ the output without scale and shift. The bias gets ``Σ_s G_n[:, s]``.
+The two convolution rules make no patches: for all samples at once they are the weight gradient of one
+convolution whose groups are the samples.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+import torch.nn.grad as kernel_gradients
 from torch import Tensor
 
 Kind = Literal["matrix", "convolution", "transposed", "scale", "embedding"]
@@ -34,7 +37,6 @@ class Window:
     padding: tuple[tuple[int, int], ...]
     dilation: tuple[int, ...]
     groups: int
-    output_padding: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class LayerCall:
     weight_shape: tuple[int, ...] = ()
     padding_idx: int | None = None
 
+    @property
+    def is_vector(self) -> bool:
+        """Whether it is a Linear with one position per sample."""
+        return self.kind == "matrix" and len(self.output) == 1
+
     def names(self) -> tuple[str, ...]:
         """Return the names of this call's parameters."""
         return tuple(name for name in (self.weight, self.bias) if name is not None)
@@ -79,10 +86,15 @@ class Factors:
     a: Tensor
     g: Tensor
 
-    @property
-    def is_vector(self) -> bool:
-        """Whether the call is a Linear with one position per sample."""
-        return self.call.kind == "matrix" and self.a.ndim == 2
+    def by_units(self, step: int) -> Iterator["Factors"]:
+        """Yield the factors of some output units at a time, where rows of a weight split by unit."""
+        convolution = self.call.kind == "convolution" and _window(self.call).groups == 1
+        if self.call.kind != "matrix" and not convolution:
+            yield self
+            return
+        axis = 2 if convolution else self.g.ndim - 1
+        for g in self.g.split(step, axis):
+            yield replace(self, g=g)
 
     def input_columns(self) -> Tensor:
         """Return A as [N, groups, D, S], unfolded for convolutions."""
@@ -158,72 +170,99 @@ def unfold(x: Tensor, window: Window) -> Tensor:
     return x.permute(0, 1, *taps, *spatial).flatten(1, 1 + rank).flatten(2)
 
 
-def weight_block(f: Factors) -> Tensor:
-    """Return ``∂f_c(x_n)/∂W`` as [N, C, p]."""
-    return BLOCKS[f.call.kind](f)
+def weight_rows(call: LayerCall, a: Tensor, g: Tensor) -> Tensor:
+    """Return ``∂f(x_n)/∂W`` of one output as [N, p], from input ``a`` and cotangent ``g``, [N, …]."""
+    return ROWS[call.kind](call, a, g)
 
 
-def bias_block(f: Factors) -> Tensor:
-    """Return ``∂f_c(x_n)/∂b = Σ_s G_nc[:, s]`` as [N, C, p]."""
-    g = f.g.transpose(0, 1)
-    if f.call.kind == "scale":
-        return _keep_axes(g, f.call.axes)
-    return _keep_axes(g, (g.ndim - 3,) if f.call.kind == "matrix" else (0,))
+def bias_rows(call: LayerCall, g: Tensor) -> Tensor:
+    """Return ``∂f(x_n)/∂b = Σ_s G_n[:, s]`` of one output as [N, p]."""
+    if call.kind == "scale":
+        return _keep_axes(g, call.axes)
+    return _keep_axes(g, (g.ndim - 2,) if call.kind == "matrix" else (0,))
 
 
-def _matrix_block(f: Factors) -> Tensor:
-    a, g = f.input_columns(), f.cotangent_columns()
-    n, c, groups, o, s = g.shape
-    blocks = g.transpose(1, 2).reshape(n, groups, c * o, s) @ a.transpose(2, 3)
-    return blocks.unflatten(2, (c, o)).transpose(1, 2).flatten(2)
+def _matrix_rows(call: LayerCall, a: Tensor, g: Tensor) -> Tensor:
+    a, g = (t.reshape(t.shape[0], -1, t.shape[-1]) for t in (a, g))
+    return (g.transpose(1, 2) @ a).flatten(1)
 
 
-def _transposed_block(f: Factors) -> Tensor:
-    window = f.call.window
-    if window is None:
-        raise TypeError("a transposed convolution must have a window")
-    g = f.g.flatten(0, 1)
-    for axis, (extra, pair) in enumerate(zip(window.output_padding, window.padding, strict=True)):
-        # No weight reaches the output padding: the windows on G end where the input does.
-        length = g.shape[2 + axis] - max(0, extra - pair[1])
-        g = g.narrow(2 + axis, 0, length)
-    padding = tuple(
-        (left, max(0, right - extra))
-        for (left, right), extra in zip(window.padding, window.output_padding, strict=True)
+def _convolution_rows(call: LayerCall, a: Tensor, g: Tensor) -> Tensor:
+    window = _window(call)
+    padding = tuple(left for left, _ in window.padding)
+    if any(left != right for left, right in window.padding):
+        a = F.pad(a, [p for pair in reversed(window.padding) for p in pair])
+        padding = (0,) * len(window.kernel)
+    return _weight_gradient(call, a, g, padding)
+
+
+def _transposed_rows(call: LayerCall, a: Tensor, g: Tensor) -> Tensor:
+    """Take a transposed convolution as the input gradient of a convolution from its output, padded."""
+    window, pads = _window(call), []
+    for axis in reversed(range(len(window.kernel))):
+        extent = window.dilation[axis] * (window.kernel[axis] - 1) + 1
+        reached = (a.shape[2 + axis] - 1) * window.stride[axis] + extent
+        left = window.padding[axis][0]
+        pads += [left, reached - left - g.shape[2 + axis]]  # no weight reaches the output padding
+    return _weight_gradient(call, F.pad(g, pads), a, (0,) * len(window.kernel))
+
+
+def _weight_gradient(
+    call: LayerCall, inputs: Tensor, outputs: Tensor, padding: tuple[int, ...]
+) -> Tensor:
+    """Return every sample's gradient of a kernel, [N, p]: one convolution with a group per sample."""
+    window, (n, d) = _window(call), inputs.shape[:2]
+    o = outputs.shape[1]
+    gradient = WEIGHT_GRADIENTS[len(window.kernel)](
+        inputs.reshape(1, n * d, *inputs.shape[2:]),
+        (n * o, d // window.groups, *window.kernel),
+        outputs.reshape(1, n * o, *outputs.shape[2:]),
+        stride=window.stride,
+        padding=padding,
+        dilation=window.dilation,
+        groups=n * window.groups,
     )
-    moved = Window(window.kernel, window.stride, padding, window.dilation, 1)
-    c, n = f.g.shape[:2]
-    columns = unfold(g, moved).view(c, n, window.groups, -1, f.a[0, 0].numel()).transpose(0, 1)
-    a = f.a.flatten(2).unflatten(1, (window.groups, -1)).unsqueeze(1)
-    return (a @ columns.transpose(3, 4)).flatten(2)
+    return gradient.reshape(n, -1)
 
 
-def _scale_block(f: Factors) -> Tensor:
-    return _keep_axes(f.g.transpose(0, 1) * f.a.unsqueeze(1), f.call.axes)
+def _window(call: LayerCall) -> Window:
+    if call.window is None:
+        raise TypeError("a convolution must have a window")
+    return call.window
 
 
-def _embedding_block(f: Factors) -> Tensor:
-    rows = f.call.weight_shape[0]
-    hot = f.a.flatten(1).unsqueeze(-1) == torch.arange(rows, device=f.a.device)
-    if f.call.padding_idx is not None:
-        hot = hot & (torch.arange(rows, device=f.a.device) != f.call.padding_idx % rows)
-    g = f.g.transpose(0, 1).flatten(2, -2)
-    return (hot.to(g.dtype).transpose(1, 2).unsqueeze(1) @ g).flatten(2)
+def _scale_rows(call: LayerCall, a: Tensor, g: Tensor) -> Tensor:
+    if call.axes == (0,) and g.ndim > 2:
+        return torch.linalg.vecdot(g.flatten(2), a.flatten(2))
+    return _keep_axes(g * a, call.axes)
+
+
+def _embedding_rows(call: LayerCall, a: Tensor, g: Tensor) -> Tensor:
+    rows = torch.arange(call.weight_shape[0], device=a.device)
+    hot = a.flatten(1).unsqueeze(-1) == rows
+    if call.padding_idx is not None:
+        hot = hot & (rows != call.padding_idx % call.weight_shape[0])
+    return (hot.to(g.dtype).transpose(1, 2) @ g.flatten(1, -2)).flatten(1)
 
 
 def _keep_axes(g: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Sum [N, C, *output] over all axes of the output but ``axes``, and flatten those."""
-    others = tuple(2 + axis for axis in range(g.ndim - 2) if axis not in axes)
+    """Sum [N, *output] over all axes of the output but ``axes``, and flatten those."""
+    others = tuple(1 + axis for axis in range(g.ndim - 1) if axis not in axes)
     total = g.sum(others) if others else g
-    return total.reshape(*total.shape[:2], -1)
+    return total.reshape(total.shape[0], -1)
 
 
-BLOCKS: dict[Kind, Callable[[Factors], Tensor]] = {
-    "matrix": _matrix_block,
-    "convolution": _matrix_block,
-    "transposed": _transposed_block,
-    "scale": _scale_block,
-    "embedding": _embedding_block,
+WEIGHT_GRADIENTS: dict[int, Callable[..., Tensor]] = {
+    1: kernel_gradients.conv1d_weight,
+    2: kernel_gradients.conv2d_weight,
+    3: kernel_gradients.conv3d_weight,
+}
+ROWS: dict[Kind, Callable[[LayerCall, Tensor, Tensor], Tensor]] = {
+    "matrix": _matrix_rows,
+    "convolution": _convolution_rows,
+    "transposed": _transposed_rows,
+    "scale": _scale_rows,
+    "embedding": _embedding_rows,
 }
 
 
@@ -246,7 +285,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "embedding": ("input", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq"),
 }
 DEFAULTS: dict[str, Any] = {
-    "weight": None, "bias": None, "stride": 1, "padding": 0, "output_padding": 0, "dilation": 1,
+    "weight": None, "bias": None, "stride": 1, "padding": 0, "dilation": 1,
     "groups": 1, "training": False, "padding_idx": None, "max_norm": None,
     "scale_grad_by_freq": False,
 }  # fmt: skip
@@ -279,7 +318,6 @@ def _read_transposed(given: dict[str, Any], *rest: Any) -> Details | None:
         tuple((p, p) for p in _tuple(given["padding"], rank)),
         _tuple(given["dilation"], rank),
         given["groups"],
-        _tuple(given["output_padding"], rank),
     )
     return "transposed", a, {"window": window}
 

@@ -1,5 +1,6 @@
 """The exact trace of the NTK from one pass of C backwards, without the kernel."""
 
+from collections.abc import Iterator
 from typing import Any, Literal, overload
 
 import torch
@@ -26,12 +27,13 @@ from ntktheory.functional import (
     selected,
     take,
 )
+from ntktheory.ntk.contractions import sizes
 from ntktheory.ntk.jacobian import jacobian_rows
-from ntktheory.ntk.layerwise import Plan, RulesDisagree, block, factors, plan
+from ntktheory.ntk.layerwise import RulesDisagree, Sweep, block, plan, sweep
 from ntktheory.ntk.rules import Factors
 
 PER = ("total", "sample", "layer", "parameter")
-CHUNK_BYTES = 1 << 29
+CHUNK_BYTES = 1 << 28
 Per = Literal["total", "sample", "layer", "parameter"]
 
 
@@ -63,7 +65,7 @@ def ntk_trace(
             "parameter" the diagonal of JᵀJ, ``Σ_{n,c} (∂f_c(x_n)/∂θ_j)²``.
         select: None for all parameters, "prunable", names, or ``predicate(name, tensor)``.
         masks: Parameter name -> mask; the network is f(θ⊙m, x), differentiated with respect to θ.
-        chunk_size: Samples at a time; None plans it from a budget of 512 MiB.
+        chunk_size: Samples at a time; None plans it from a budget of 256 MiB.
 
     Returns:
         A 0-dim tensor, a tensor [N], or name -> 0-dim tensor or tensor like the parameter; in the
@@ -93,8 +95,8 @@ def ntk_trace(
     check_masks(masks, model.params)
     names = selected(model, select)
     check_batch("x", x)
-    outputs = check_network(model, masked(model.params, masks), x)
-    size = chunk_size or _planned_chunk(model, x, outputs.shape[1])
+    check_network(model, masked(model.params, masks), x)
+    size = chunk_size or _planned_chunk(model, x)
     chunks = [take(x, i, i + size) for i in range(0, x.shape[0], size)]
     if per == "parameter":
         return _finite(
@@ -115,17 +117,16 @@ def sample_traces(
 
     Pure, and vmap-able over ``params`` and ``masks``; ``x`` may be a tree of tensors.
     """
-    layers, made, rows = _differentiate(model_fn, params, masks, x, names)
-    single, masks = layers.single_use(), masks or {}
-    terms = {name: j.square().sum((1, 2)) for name, j in rows.items()}
-    for name in names:
-        uses = [f for f in made if name in f.call.names() and name not in rows]
-        if uses and name == uses[0].call.weight and name in single:
-            terms[name] = weight_norms(uses[0], masks.get(name))
-        elif uses:
-            j = block(name, uses)
-            j = j * masks[name].to(j.dtype).flatten() if name in masks else j
-            terms[name] = j.square().sum((1, 2))
+    run, single, others = _differentiate(model_fn, params, masks, x, names)
+    masks = masks or {}
+    terms = {name: j.square().sum((1, 2)) for name, j in others.items()}
+    for name, uses in _by_parameter(run, names, others):
+        mask = masks.get(name)
+        if name == uses[0].call.weight and name in single:
+            term = weight_norms(uses[0], mask)
+        else:
+            term = _masked_rows(block(name, uses), mask).square().sum((0, 2))
+        terms[name] = terms[name] + term if name in terms else term
     return _in_order(terms, names, params, (batch_size(x),))
 
 
@@ -136,60 +137,70 @@ def diagonal(
 
     Pure, and vmap-able over ``params`` and ``masks``; ``x`` may be a tree of tensors.
     """
-    layers, made, rows = _differentiate(model_fn, params, masks, x, names)
-    single, masks = layers.single_use(), masks or {}
-    squares = {name: j.square().sum((0, 1)) for name, j in rows.items()}
-    for name in names:
-        uses = [f for f in made if name in f.call.names() and name not in rows]
-        if not uses:
-            continue
+    run, single, others = _differentiate(model_fn, params, masks, x, names)
+    masks = masks or {}
+    squares = {name: j.square().sum((0, 1)) for name, j in others.items()}
+    for name, uses in _by_parameter(run, names, others):
         f = uses[0]
-        if name == f.call.weight and name in single and f.is_vector:
-            squares[name] = f.g.square().sum(0).T @ f.a.square()
+        if name == f.call.weight and name in single and f.call.is_vector:
+            term = (f.g.square().sum(0).T @ f.a.square()).flatten()
         else:
-            squares[name] = block(name, uses).square().sum((0, 1))
+            term = block(name, uses).square().sum((0, 1))
         if name in masks:
-            mask = masks[name].to(squares[name].dtype)
-            squares[name] = squares[name].view(mask.shape) * mask.square()
+            term = term * masks[name].to(term.dtype).square().flatten()
+        squares[name] = squares[name] + term if name in squares else term
     return {
-        name: s.reshape(params[name].shape) if s.numel() == params[name].numel() else s
+        name: s.reshape(params[name].shape)
         for name, s in _in_order(squares, names, params, None).items()
     }
 
 
 def weight_norms(f: Factors, mask: Tensor | None) -> Tensor:
     """Return ``Σ_c ‖G_nc A_nᵀ ⊙ m‖²`` of one layer's weight, shape [N], by the cheapest rule."""
-    if f.is_vector:
-        g = f.g.square().sum(0)
+    if f.call.is_vector:
         a = f.a.square()
         if mask is None:
-            return a.sum(1) * g.sum(1)
-        return ((a @ mask.to(a.dtype).square().T) * g).sum(1)
+            return a.sum(1) * f.g.square().sum((0, 2))
+        return ((a @ mask.to(a.dtype).square().T) * f.g.square().sum(0)).sum(1)
     if mask is None and f.call.kind in ("matrix", "convolution"):
-        a, g = f.input_columns(), f.cotangent_columns()
-        (d, s), (c, o) = a.shape[2:], (g.shape[1], g.shape[3])
-        if s * (d + c * o) < c * o * d:
-            rows = g.transpose(1, 2).flatten(2, 3)
-            return ((a.transpose(2, 3) @ a) * (rows.transpose(2, 3) @ rows)).sum((1, 2, 3))
+        o, d, s = sizes(f.call)
+        if s * (d + len(f.g) * o) < len(f.g) * o * d:
+            a, g = f.input_columns(), f.cotangent_columns()
+            stacked = g.transpose(1, 2).flatten(2, 3)
+            return ((a.transpose(2, 3) @ a) * (stacked.transpose(2, 3) @ stacked)).sum((1, 2, 3))
     j = block(f.call.weight or "", [f])
-    j = j if mask is None else j * mask.to(j.dtype).flatten()
-    return j.square().sum((1, 2))
+    return _masked_rows(j, mask).square().sum((0, 2))
+
+
+def _masked_rows(j: Tensor, mask: Tensor | None) -> Tensor:
+    return j if mask is None else j * mask.to(j.dtype).flatten()
+
+
+def _by_parameter(
+    run: Sweep | None, names: tuple[str, ...], others: Params
+) -> Iterator[tuple[str, list[Factors]]]:
+    """Yield every covered parameter with the factors of its uses, for one group of outputs at a time."""
+    for made in run.factors() if run is not None else ():
+        for name in names:
+            uses = [f for f in made if name in f.call.names() and name not in others]
+            if uses:
+                yield name, uses
 
 
 def _differentiate(
     model_fn: ModelFn, params: Params, masks: Masks | None, x: Any, names: tuple[str, ...]
-) -> tuple[Plan, list[Factors], Params]:
-    """Return the plan, the factors of covered parameters and the masked rows of the others."""
+) -> tuple[Sweep | None, set[str], Params]:
+    """Return the sweep of covered parameters, those used once, and masked rows [N, C, p] of the rest."""
     effective = masked(params, masks)
     layers = plan(model_fn, effective, x)
     covered = layers.covered() & set(names)
     rest = [name for name in names if name in layers.used() and name not in covered]
     try:
-        made = factors(model_fn, effective, x, layers, frozenset(covered)) if covered else []
+        run = sweep(model_fn, effective, x, layers, covered) if covered else None
     except RulesDisagree:
-        made, rest = [], [name for name in names if name in layers.used()]
+        run, rest = None, [name for name in names if name in layers.used()]
     rows = jacobian_rows(model_fn, params, masks, x, rest) if rest else {}
-    return layers, made, rows
+    return run, layers.single_use(), rows
 
 
 def _in_order(
@@ -220,8 +231,8 @@ def _finite(values: Params) -> Params:
     return values
 
 
-def _planned_chunk(model: FunctionalModel, x: Tensor, c: int) -> int:
-    """Plan the samples per chunk; a direct rule holds one block of C rows per sample."""
-    numel = [p.numel() for p in model.params.values()]
-    bytes_per_sample = 3 * c * max(*numel, x[0].numel() * 16) * x.element_size()
+def _planned_chunk(model: FunctionalModel, x: Tensor) -> int:
+    """Plan the samples per chunk: one output's rows of the largest parameter, and the activations."""
+    largest = max(p.numel() for p in model.params.values())
+    bytes_per_sample = (2 * largest + 64 * x[0].numel()) * x.element_size()
     return max(1, min(x.shape[0], CHUNK_BYTES // bytes_per_sample))

@@ -85,7 +85,7 @@ def test_bad_paths(tmp_path):
 
 def test_budget(tmp_path):
     net = cases.network("CNN")
-    with pytest.raises(ValueError, match=r"budget_bytes must be at least \d+ for one sample"):
+    with pytest.raises(ValueError, match=r"budget_bytes must be at least \d+ for one row"):
         empirical_ntk(net.model, net.x, budget_bytes=10)
     small = empirical_ntk(net.model, net.x, budget_bytes=60_000)
     torch.testing.assert_close(small, empirical_ntk(net.model, net.x), rtol=1e-12, atol=1e-12)
