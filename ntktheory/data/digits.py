@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ntktheory.checks import complaint
+from ntktheory.data.selection import choose
 
 
 def digits(
@@ -36,14 +36,6 @@ def digits(
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    total = len(bunch.target)
-    if count is not None and (type(count) is not int or not 1 <= count <= total):
-        raise ValueError(
-            complaint(
-                "count", f"an integer between 1 and {total}", repr(count), "Ask for fewer images."
-            )
-        )
-    order = torch.arange(total) if generator is None else torch.randperm(total, generator=generator)
-    chosen = order[:count]
+    chosen = choose(len(bunch.target), count, generator)
     images = torch.from_numpy(bunch.images).to(dtype).unsqueeze(1) / 16
     return images[chosen], torch.from_numpy(bunch.target)[chosen]

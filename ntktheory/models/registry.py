@@ -10,8 +10,10 @@ from torch import nn
 
 from ntktheory.checks import check_choice, complaint
 from ntktheory.models.convnet import convnet
+from ntktheory.models.imagenet_resnet import resnet18, resnet50
 from ntktheory.models.mlp import mlp
 from ntktheory.models.resnet import cifar_resnet
+from ntktheory.models.vgg import CONVOLUTIONS, vgg
 
 
 @dataclass(frozen=True)
@@ -95,17 +97,38 @@ def _convnet(
     )
 
 
-def _resnet(input_shape: tuple[int, ...], *, depth: int, **options: Any) -> nn.Module:
-    if len(input_shape) != 3:
+def _resnet(
+    input_shape: tuple[int, ...], *, build: Callable[..., nn.Module], **options: Any
+) -> nn.Module:
+    _check_images("a ResNet", input_shape)
+    return build(channels=input_shape[0], **options)
+
+
+def _vgg(input_shape: tuple[int, ...], *, depth: int, form: str, **options: Any) -> nn.Module:
+    _check_images("a VGG", input_shape)
+    small, large = min(input_shape[1:]), max(input_shape[1:])
+    if small < 32 or (form == "cifar" and large > 63):
         raise ValueError(
             complaint(
-                "inputs of a ResNet",
+                f"inputs of a VGG of form {form}",
+                f"images of {'32 to 63 pixels' if form == 'cifar' else 'at least 32 pixels'} a side",
+                list(input_shape),
+                "It halves them five times: resize them, choose form=cifar|imagenet or a ResNet.",
+            )
+        )
+    return vgg(depth, channels=input_shape[0], form=form, **options)
+
+
+def _check_images(network: str, input_shape: tuple[int, ...]) -> None:
+    if len(input_shape) != 3 or min(input_shape) < 1:
+        raise ValueError(
+            complaint(
+                f"inputs of {network}",
                 "images [channels, height, width]",
                 list(input_shape),
                 "Reshape the data, or use the model mlp.",
             )
         )
-    return cifar_resnet(depth, channels=input_shape[0], **options)
 
 
 MODELS: dict[str, ModelEntry] = {
@@ -121,11 +144,29 @@ MODELS: dict[str, ModelEntry] = {
     ),
     **{
         f"resnet{depth}": ModelEntry(
-            partial(_resnet, depth=depth),
+            partial(_resnet, build=partial(cifar_resnet, depth)),
             f"ResNet-{depth} for small images, He weights; 1×1 convolutions as shortcuts",
             {"outputs": 10, "width": 16},
         )
         for depth in (20, 32, 44, 56)
+    },
+    "resnet18": ModelEntry(
+        partial(_resnet, build=resnet18),
+        "ResNet-18, He weights; stem=cifar (3×3) or imagenet (7×7 of stride 2, max pooling)",
+        {"outputs": 10, "width": 64, "stem": "cifar"},
+    ),
+    "resnet50": ModelEntry(
+        partial(_resnet, build=resnet50),
+        "ResNet-50 of bottleneck blocks, stride in the 3×3, He weights; stem=imagenet or cifar",
+        {"outputs": 10, "width": 64, "stem": "imagenet"},
+    ),
+    **{
+        f"vgg{depth}": ModelEntry(
+            partial(_vgg, depth=depth),
+            f"VGG-{depth}, He weights; form=cifar (one linear layer) or imagenet (three)",
+            {"outputs": 10, "width": 64, "form": "cifar", "batch_norm": False, "bias": True},
+        )
+        for depth in CONVOLUTIONS
     },
 }
 

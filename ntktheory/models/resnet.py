@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ntktheory.checks import complaint
+from ntktheory.models.arguments import check_positive
 from ntktheory.models.mlp import he_init
 
 
@@ -71,7 +72,7 @@ def cifar_resnet(
         images of any size.
 
     Raises:
-        ValueError: If the depth is none of the family's, or another number is not positive.
+        ValueError: If the depth is none of the family's, or another number is no positive integer.
 
     Source:
         He, Zhang, Ren and Sun 2016, *Deep Residual Learning for Image Recognition*, §4.2.
@@ -87,15 +88,7 @@ def cifar_resnet(
                 "depth", "6b + 2 with b ≥ 1", depth, "ResNet-20, 32, 44, 56 have b = 3, 5, 7, 9."
             )
         )
-    if min(outputs, width, channels) < 1:
-        raise ValueError(
-            complaint(
-                "outputs, width and channels",
-                "positive",
-                f"{outputs}, {width} and {channels}",
-                "CIFAR-10 has 10 outputs and 3 channels.",
-            )
-        )
+    check_positive(outputs=outputs, width=width, channels=channels)
     net = nn.Sequential()
     net.add_module("conv1", nn.Conv2d(channels, width, 3, 1, 1, bias=False, dtype=dtype))
     net.add_module("bn1", nn.BatchNorm2d(width, dtype=dtype))

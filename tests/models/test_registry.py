@@ -5,7 +5,7 @@ import torch
 
 from ntktheory.models import MODELS, build_model, mlp
 
-SHAPE = (3, 8, 8)
+SHAPE = (3, 32, 32)
 
 
 @pytest.mark.parametrize("name", MODELS)
