@@ -62,7 +62,8 @@ def violations(source: str, module: str, *, is_package: bool = False) -> list[st
             )
         elif other != unit and ORDER.index(other) > ORDER.index(unit):
             found.append(f"{module} imports {name}, which stands after it")
-        if "reference" in target and parts[-1] not in ("__init__", "reference"):
+        slow = any(part.startswith("reference") for part in target)
+        if slow and not parts[-1].startswith(("__init__", "reference")):
             found.append(f"{module} imports {name}, a slow reference")
     return found
 

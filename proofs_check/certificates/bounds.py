@@ -10,8 +10,10 @@ from sympy.polys.rings import PolyElement
 
 from proofs_check.certificates.network import (
     Matrix,
-    SymbolicMLP,
+    Names,
+    SymbolicNet,
     Vector,
+    by_parameter,
     matvec,
     sum_of,
     transpose,
@@ -21,21 +23,28 @@ BOUNDS: tuple[str, ...] = ("px", "px_per_output", "edge", "edge_per_output")
 
 
 def edge_gradients(
-    start: Vector, weights: Sequence[Matrix], gates: Sequence[Vector], seed: Vector
-) -> list[PolyElement]:
+    names: Sequence[Names],
+    start: Vector,
+    weights: Sequence[Matrix],
+    gates: Sequence[Vector],
+    seed: Vector,
+) -> dict[str, PolyElement]:
     """Return ``∂(seed·out)/∂(weight j)`` of the linear network ``u_l = a_l ⊙ (W_l u_{l-1})``.
 
-    The gradient is the cotangent of the edge's head times the activation at its tail.
+    The gradient is the cotangent of an edge's head times the activation at its tail, summed over the
+    edges that share j.
     """
     states = [start]
     for weight, gate in zip(weights, gates, strict=True):
         states.append(tuple(a * z for a, z in zip(gate, matvec(weight, states[-1]), strict=True)))
-    backwards, layers = seed, []
-    for weight, gate, state in reversed(list(zip(weights, gates, states[:-1], strict=True))):
+    backwards = seed
+    gradients: dict[str, PolyElement] = {}
+    layers = list(zip(names, weights, gates, states[:-1], strict=True))
+    for layer, weight, gate, state in reversed(layers):
         heads = tuple(a * g for a, g in zip(gate, backwards, strict=True))
-        layers.append([head * tail for head in heads for tail in state])
+        gradients |= by_parameter(layer, heads, state)
         backwards = matvec(transpose(weight), heads)
-    return [gradient for layer in reversed(layers) for gradient in layer]
+    return gradients
 
 
 def network_value(start: Vector, weights: Sequence[Matrix], gates: Sequence[Vector]) -> Vector:
@@ -45,23 +54,28 @@ def network_value(start: Vector, weights: Sequence[Matrix], gates: Sequence[Vect
     return start
 
 
-def data_net(net: SymbolicMLP) -> tuple[Vector, tuple[Matrix, ...], tuple[Vector, ...]]:
-    """Return start, weights and gates of the ones net on x² with gates a²."""
-    one = net.ring.one
-    ones = tuple(tuple(tuple(one for _ in row) for row in layer) for layer in net.weights)
+Linear = tuple[tuple[Names, ...], Vector, tuple[Matrix, ...], tuple[Vector, ...]]
+
+
+def data_net(net: SymbolicNet) -> Linear:
+    """Return names, start, weights and gates of the ones net on x² with gates a²."""
+    ones = tuple(
+        tuple(tuple(net.ring.zero if n is None else net.ring.one for n in row) for row in layer)
+        for layer in net.names
+    )
     gates = tuple(tuple(a**2 for a in layer) for layer in net.gates)
-    return tuple(x**2 for x in net.inputs), ones, gates
+    return net.names, tuple(x**2 for x in net.inputs), ones, gates
 
 
-def weight_net(net: SymbolicMLP) -> tuple[Vector, tuple[Matrix, ...], tuple[Vector, ...]]:
-    """Return start, weights and gates of the ungated squared-weight net on ones."""
+def weight_net(net: SymbolicNet) -> Linear:
+    """Return names, start, weights and gates of the ungated squared-weight net on ones."""
     one = net.ring.one
     squared = tuple(tuple(tuple(w**2 for w in row) for row in layer) for layer in net.weights)
     gates = tuple(tuple(one for _ in layer) for layer in net.gates)
-    return tuple(one for _ in net.inputs), squared, gates
+    return net.names, tuple(one for _ in net.inputs), squared, gates
 
 
-def bound_polynomial(net: SymbolicMLP, name: str) -> PolyElement:
+def bound_polynomial(net: SymbolicNet, name: str) -> PolyElement:
     """Return one bound of the ladder at one sample.
 
     ``px``: ``R_PX = (Σ_{c,p} a_p² x_p²)(Σ_j B_j)``; ``edge``: ``R_edge = Σ_j A_j B_j``; with
@@ -84,12 +98,13 @@ def bound_polynomial(net: SymbolicMLP, name: str) -> PolyElement:
     return sum_of(term(net, seed) for seed in seeds)
 
 
-def _px_term(net: SymbolicMLP, seed: Vector) -> PolyElement:
-    paths_data = sum_of(s * z for s, z in zip(seed, network_value(*data_net(net)), strict=True))
-    return paths_data * sum_of(edge_gradients(*weight_net(net), seed))
+def _px_term(net: SymbolicNet, seed: Vector) -> PolyElement:
+    outputs = network_value(*data_net(net)[1:])
+    paths_data = sum_of(s * z for s, z in zip(seed, outputs, strict=True))
+    return paths_data * sum_of(edge_gradients(*weight_net(net), seed).values())
 
 
-def _edge_term(net: SymbolicMLP, seed: Vector) -> PolyElement:
+def _edge_term(net: SymbolicNet, seed: Vector) -> PolyElement:
     a = edge_gradients(*data_net(net), seed)
     b = edge_gradients(*weight_net(net), seed)
-    return sum_of(a_j * b_j for a_j, b_j in zip(a, b, strict=True))
+    return sum_of(a[j] * b[j] for j in a)

@@ -7,7 +7,7 @@ from sympy.polys.rings import PolyElement
 
 from proofs_check.certificates.network import (
     Matrix,
-    SymbolicMLP,
+    SymbolicNet,
     Vector,
     hidden_states,
     matvec,
@@ -17,13 +17,13 @@ from proofs_check.certificates.network import (
 )
 
 
-def differentiated_trace(net: SymbolicMLP) -> PolyElement:
+def differentiated_trace(net: SymbolicNet) -> PolyElement:
     """Return ``Σ_c Σ_j (∂f_c/∂w_j)²`` by differentiating the outputs' polynomials."""
     outputs = hidden_states(net)[-1]
     return sum_of(f.diff(w) ** 2 for f in outputs for w in net.parameters)
 
 
-def linear_trace(net: SymbolicMLP) -> PolyElement:
+def linear_trace(net: SymbolicNet) -> PolyElement:
     """Return ``Σ_l ‖W_{l−1}…W_1 x‖² ‖W_L…W_{l+1}‖_F²`` by matrix products.
 
     Args:
@@ -40,7 +40,7 @@ def linear_trace(net: SymbolicMLP) -> PolyElement:
     return sum_of(square_sum(prefix) * norm for prefix, norm in zip(prefixes, norms, strict=True))
 
 
-def identity(net: SymbolicMLP) -> Matrix:
+def identity(net: SymbolicNet) -> Matrix:
     """Return the identity of the size of the output."""
     size = range(net.widths[-1])
     return tuple(tuple(net.ring(int(row == column)) for column in size) for row in size)

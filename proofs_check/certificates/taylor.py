@@ -15,7 +15,7 @@ from sympy import QQ
 from sympy.polys.rings import PolyElement, PolyRing
 
 from proofs_check.certificates.network import (
-    SymbolicMLP,
+    SymbolicNet,
     hidden_states,
     square_sum,
     sum_of,
@@ -134,13 +134,13 @@ def taylor_bias_identity(
     return ring_identity(_up_to_degree(mean, jet.sigma, 4), claimed)
 
 
-def noisy_network(widths: Sequence[int]) -> SymbolicMLP:
+def noisy_network(widths: Sequence[int]) -> SymbolicNet:
     """Return a gated MLP whose ring also holds σ and one step per weight (``extra``)."""
     weights = sum(below * above for below, above in pairwise(widths))
     return symbolic_mlp(widths, extra=["s", *(f"d{j}" for j in range(weights))])
 
 
-def fixed_gate_bias(net: SymbolicMLP) -> PolyElement:
+def fixed_gate_bias(net: SymbolicNet) -> PolyElement:
     """Return ``E‖f(θ+Δ) − f(θ)‖² − σ²Tr`` in fixed gates, exactly, by Isserlis' theorem."""
     sigma, *steps = net.extra
     remaining = iter(steps)
@@ -153,7 +153,7 @@ def fixed_gate_bias(net: SymbolicMLP) -> PolyElement:
     return gaussian_mean(change, steps, sigma) - sigma**2 * trace_polynomial(net)
 
 
-def subset_bias(net: SymbolicMLP) -> PolyElement:
+def subset_bias(net: SymbolicNet) -> PolyElement:
     """Return ``Σ_{S, |S|≥2} σ^{2|S|} ‖∂_S f‖²`` over the subsets of parameters."""
     return sum_of(
         net.extra[0] ** (2 * size) * derivative**2
@@ -163,7 +163,7 @@ def subset_bias(net: SymbolicMLP) -> PolyElement:
     )
 
 
-def active_unit_bias(net: SymbolicMLP) -> PolyElement:
+def active_unit_bias(net: SymbolicNet) -> PolyElement:
     """Return ``σ⁴ C ‖x‖² Σ_r a_r²``, the bias of one hidden layer with C outputs.
 
     With gates 0 or 1 the last factor is the number of active hidden units.
@@ -173,7 +173,7 @@ def active_unit_bias(net: SymbolicMLP) -> PolyElement:
 
 
 def fixed_gate_identity(
-    widths: Sequence[int], *, formula: Callable[[SymbolicMLP], PolyElement] = subset_bias
+    widths: Sequence[int], *, formula: Callable[[SymbolicNet], PolyElement] = subset_bias
 ) -> IdentityResult:
     """Decide that a formula is the finite difference's bias in fixed gates, exactly in σ.
 

@@ -3,8 +3,9 @@
 from sympy.polys.rings import PolyElement
 
 from proofs_check.certificates.network import (
-    SymbolicMLP,
+    SymbolicNet,
     Vector,
+    by_parameter,
     hidden_states,
     matvec,
     square_sum,
@@ -13,7 +14,7 @@ from proofs_check.certificates.network import (
 )
 
 
-def cotangents(net: SymbolicMLP, output: int) -> tuple[Vector, ...]:
+def cotangents(net: SymbolicNet, output: int) -> tuple[Vector, ...]:
     """Return ``∂f_c/∂z_l`` for every pre-activation ``z_l = W_l h_{l-1}``, first to last."""
     width = net.widths[-1]
     backwards = [tuple(net.ring.one if o == output else net.ring.zero for o in range(width))]
@@ -23,20 +24,23 @@ def cotangents(net: SymbolicMLP, output: int) -> tuple[Vector, ...]:
     return tuple(reversed(backwards))
 
 
-def layer_traces(net: SymbolicMLP) -> tuple[PolyElement, ...]:
-    """Return each layer's ``Tr Θ_l = Σ_c ‖∂f_c/∂W_l‖_F²`` at one sample.
+def layer_traces(net: SymbolicNet) -> tuple[PolyElement, ...]:
+    """Return each layer's ``Tr Θ_l = Σ_c ‖∂f_c/∂θ_l‖²`` at one sample.
 
-    As ``∂f_c/∂W_l = g_lc h_{l-1}ᵀ``, the layer's term is ``‖h_{l-1}‖² Σ_c ‖g_lc‖²``.
+    ``∂f_c/∂θ_j = Σ g_o h_i`` over the edges (o, i) that share j: summed first, then squared.
     """
     states = hidden_states(net)
     backwards = [cotangents(net, c) for c in range(net.widths[-1])]
     return tuple(
-        square_sum(states[layer]) * sum_of(square_sum(g[layer]) for g in backwards)
-        for layer in range(len(net.weights))
+        sum_of(
+            square_sum(list(by_parameter(names, g[layer], states[layer]).values()))
+            for g in backwards
+        )
+        for layer, names in enumerate(net.names)
     )
 
 
-def trace_polynomial(net: SymbolicMLP) -> PolyElement:
+def trace_polynomial(net: SymbolicNet) -> PolyElement:
     """Return ``Tr Θ(x, x) = Σ_l Tr Θ_l`` as a polynomial in inputs, gates and weights.
 
     Reference for tests: the squared derivatives of the outputs' polynomials (``linear.py``).

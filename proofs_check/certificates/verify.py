@@ -1,12 +1,9 @@
-"""Deciding an identity in the ring, and a certificate as text."""
+"""Deciding an identity in the ring."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sympy.polys.rings import PolyElement
-
-from proofs_check.certificates.network import symbolic_mlp
-from proofs_check.certificates.squares import path_squares
 
 SHOWN_TERMS = 3
 
@@ -51,26 +48,6 @@ def verify_certificate(
     """
     total = sum((base**2 for base in squares), start=bound.ring.zero)
     return ring_identity(bound - trace, total, squares=len(squares))
-
-
-def certificate_text(widths: Sequence[int], name: str) -> str:
-    """Return the certificate of one bound as lines that a person can check.
-
-    Args:
-        widths: Units per layer.
-        name: One of ``bounds.BOUNDS``.
-
-    Returns:
-        A line that says what the squares add up to, then one square per line.
-
-    Example:
-        >>> print(certificate_text((2, 1, 1), "edge"))
-        edge - trace on 2-1-1 is the sum of 1 squares
-          (-a1_0*w1_0_0*x1 + a1_0*w1_0_1*x0)^2
-    """
-    bases = path_squares(symbolic_mlp(widths), name)
-    head = f"{name} - trace on {'-'.join(map(str, widths))} is the sum of {len(bases)} squares"
-    return "\n".join([head, *(f"  ({base.as_expr()})^2" for base in bases)])
 
 
 def _first_terms(polynomial: PolyElement) -> str:

@@ -11,6 +11,7 @@ from sympy.polys.rings import PolyElement
 from ntktheory import ntk_trace
 from proofs_check.certificates import kinks
 from proofs_check.certificates.bounds import (
+    BOUNDS,
     bound_polynomial,
     data_net,
     edge_gradients,
@@ -18,18 +19,20 @@ from proofs_check.certificates.bounds import (
     weight_net,
 )
 from proofs_check.certificates.linear import differentiated_trace, linear_trace
-from proofs_check.certificates.network import SymbolicMLP, hidden_states, sum_of, symbolic_mlp
+from proofs_check.certificates.network import SymbolicNet, hidden_states, sum_of, symbolic_mlp
 from proofs_check.certificates.squares import lagrange_squares, path_squares, rest_squares
 from proofs_check.certificates.trace import layer_traces, trace_polynomial
 from proofs_check.certificates.verify import IdentityResult, ring_identity, verify_certificate
 from proofs_check.claim import Level, Outcome, claim
 
 Widths = tuple[int, ...]
-Polynomial = Callable[[SymbolicMLP], PolyElement]
-Bound = Callable[[SymbolicMLP, str], PolyElement]
-Squares = Callable[[SymbolicMLP, str], list[PolyElement]]
+Polynomial = Callable[[SymbolicNet], PolyElement]
+Bound = Callable[[SymbolicNet, str], PolyElement]
+Squares = Callable[[SymbolicNet, str], list[PolyElement]]
 
-NETS: tuple[Widths, ...] = ((2, 2, 1), (3, 3, 1), (2, 2, 2, 1), (2, 2, 2))
+NETS: tuple[Widths, ...] = (
+    (2, 2, 1), (3, 3, 1), (2, 2, 2, 1), (2, 2, 2), (3, 3, 2), (4, 4, 1), (4, 4, 2),
+)  # fmt: skip
 NETS_FULL: tuple[Widths, ...] = (*NETS, (2, 3, 3), (2, 2, 2, 2), (3, 3, 3, 1), (2, 2, 2, 2, 1))
 LINEAR_NETS: tuple[Widths, ...] = ((2, 1), (2, 2, 1), (3, 2, 2), (2, 3, 2, 2), (2, 2, 2, 2, 2))
 ENGINE_NETS: tuple[Widths, ...] = ((20, 30, 25, 10), (7, 40, 3), (5, 6, 6, 6, 6, 4))
@@ -53,7 +56,8 @@ def _certify(
     return verify_certificate(bound(net, name), trace(net), squares(net, name))
 
 
-def _identity_outcome(results: dict[str, IdentityResult], scope: str, **evidence: Any) -> Outcome:
+def identity_outcome(results: dict[str, IdentityResult], scope: str, **evidence: Any) -> Outcome:
+    """Return the outcome of identities in a ring: the claim holds if all of them do."""
     broken = {case: result.residual for case, result in results.items() if not result.holds}
     found = next(iter(broken.items()), None)
     return Outcome(
@@ -71,11 +75,12 @@ def _identity_outcome(results: dict[str, IdentityResult], scope: str, **evidence
     )
 
 
-def _label(widths: Widths) -> str:
+def label(widths: Widths) -> str:
+    """Return the widths as text, such as 2-2-1."""
     return "-".join(map(str, widths))
 
 
-def _halve_gate_powers(net: SymbolicMLP, polynomial: PolyElement) -> PolyElement:
+def _halve_gate_powers(net: SymbolicNet, polynomial: PolyElement) -> PolyElement:
     gates = [net.ring.index(a) for layer in net.gates[:-1] for a in layer]
     halved = {
         tuple(e // 2 if i in gates else e for i, e in enumerate(exponents)): coefficient
@@ -84,22 +89,22 @@ def _halve_gate_powers(net: SymbolicMLP, polynomial: PolyElement) -> PolyElement
     return net.ring.from_dict(halved)
 
 
-def _bound_with_single_gates(net: SymbolicMLP, name: str) -> PolyElement:
+def _bound_with_single_gates(net: SymbolicNet, name: str) -> PolyElement:
     return _halve_gate_powers(net, bound_polynomial(net, name))
 
 
-def _bound_with_gated_weights(net: SymbolicMLP, name: str) -> PolyElement:
+def bound_with_gated_weights(net: SymbolicNet, name: str) -> PolyElement:
     """Return R_PX or R_edge whose B is taken from the gated squared net."""
     seed = tuple(net.ring.one for _ in range(net.widths[-1]))
-    start, squared, _ = weight_net(net)
-    b = edge_gradients(start, squared, data_net(net)[2], seed)
+    names, start, squared, _ = weight_net(net)
+    b = edge_gradients(names, start, squared, data_net(net)[3], seed)
     if name.startswith("px"):
-        return sum_of(network_value(*data_net(net))) * sum_of(b)
+        return sum_of(network_value(*data_net(net)[1:])) * sum_of(b.values())
     a = edge_gradients(*data_net(net), seed)
-    return sum_of(a_j * b_j for a_j, b_j in zip(a, b, strict=True))
+    return sum_of(a[j] * b[j] for j in a)
 
 
-def _bound_from_inputs(net: SymbolicMLP, name: str) -> PolyElement:
+def _bound_from_inputs(net: SymbolicNet, name: str) -> PolyElement:
     """Return the bound whose data net is fed x in place of x²."""
     first = [net.ring.index(x) for x in net.inputs]
     return net.ring.from_dict({
@@ -108,17 +113,18 @@ def _bound_from_inputs(net: SymbolicMLP, name: str) -> PolyElement:
     })  # fmt: skip
 
 
-def _squares_of_first_output(net: SymbolicMLP, name: str) -> list[PolyElement]:
+def squares_of_first_output(net: SymbolicNet, name: str) -> list[PolyElement]:
+    """Return the certificate without Lagrange's squares of the other outputs."""
     return lagrange_squares(net, 0) + rest_squares(net, name)
 
 
 CERTIFICATE_MUTANTS: dict[str, dict[str, Callable[..., Any]]] = {
     "gates a in place of a² in the data net": {"bound": _bound_with_single_gates},
-    "weight net gated": {"bound": _bound_with_gated_weights},
+    "weight net gated": {"bound": bound_with_gated_weights},
     "data net fed x in place of x²": {"bound": _bound_from_inputs},
     "trace without the first layer": {"trace": lambda net: sum_of(layer_traces(net)[1:])},
     "trace without the last layer": {"trace": lambda net: sum_of(layer_traces(net)[:-1])},
-    "pairs of the first output only": {"squares": _squares_of_first_output},
+    "pairs of the first output only": {"squares": squares_of_first_output},
 }
 
 
@@ -130,8 +136,8 @@ CERTIFICATE_MUTANTS: dict[str, dict[str, Callable[..., Any]]] = {
 def certify_px(level: Level, trace: Polynomial, bound: Bound, squares: Squares) -> Outcome:
     """Return the verdict on P2: ``R_PX − Tr`` is a sum of explicit squares."""
     nets = NETS if level == "quick" else NETS_FULL
-    results = {_label(n): _certify(n, "px", trace, bound, squares) for n in nets}
-    return _identity_outcome(
+    results = {label(n): _certify(n, "px", trace, bound, squares) for n in nets}
+    return identity_outcome(
         results,
         "Identity in Z[x, a, w] for the bias-free MLPs "
         + ", ".join(results)
@@ -156,31 +162,31 @@ def certify_ladder(level: Level, trace: Polynomial, bound: Bound, squares: Squar
     Each bound minus the trace is its list of squares, and each step up only adds squares.
     """
     nets = NETS if level == "quick" else NETS_FULL
-    results = {
-        f"{name} {_label(n)}": _certify(n, name, trace, bound, squares)
-        for n in nets
-        for name in INNER_BOUNDS
-    }
-    steps = {
-        f"{low} <= {high} {_label(n)}": _step_up(n, low, high, bound, squares)
-        for n in nets
-        for low, high in STEPS_DOWN
-    }
-    return _identity_outcome(
-        results | steps,
+    results: dict[str, IdentityResult] = {}
+    for n in nets:
+        net = symbolic_mlp(n)
+        lower, upper = trace(net), {name: bound(net, name) for name in BOUNDS}
+        bases = {name: squares(net, name) for name in BOUNDS}
+        for name in INNER_BOUNDS:
+            found = verify_certificate(upper[name], lower, bases[name])
+            results[f"{name} {label(n)}"] = found
+        listed = {name: Counter(bases[name]) for name in BOUNDS}
+        for low, high in STEPS_DOWN:
+            step = _step_up(upper[low], upper[high], listed[low], listed[high])
+            results[f"{low} <= {high} {label(n)}"] = step
+    return identity_outcome(
+        results,
         "Identities in Z[x, a, w] for the bias-free MLPs "
-        + ", ".join(map(_label, nets))
+        + ", ".join(map(label, nets))
         + " with a free symbol for every gate; every inequality of the ladder but those with "
         "R_abs, which is no polynomial.",
     )
 
 
-def _step_up(widths: Widths, low: str, high: str, bound: Bound, squares: Squares) -> IdentityResult:
+def _step_up(low: PolyElement, high: PolyElement, below: Counter, above: Counter) -> IdentityResult:
     """Return whether ``high − low == Σ added²``, the squares that the higher bound has on top."""
-    net = symbolic_mlp(widths)
-    missing = Counter(squares(net, low)) - Counter(squares(net, high))
-    added = list((Counter(squares(net, high)) - Counter(squares(net, low))).elements())
-    result = verify_certificate(bound(net, high), bound(net, low), added)
+    added, missing = list((above - below).elements()), below - above
+    result = verify_certificate(high, low, added)
     return result if not missing else IdentityResult(False, result.terms, len(added), str(missing))
 
 
@@ -215,7 +221,7 @@ def _engine_gap(widths: Widths, engine: Callable[..., Any], seed: int) -> tuple[
     return abs(float(engine(model, x.double())) - exact) / exact, exact
 
 
-def _linear_trace_but_last(net: SymbolicMLP) -> PolyElement:
+def _linear_trace_but_last(net: SymbolicNet) -> PolyElement:
     return linear_trace(net) - net.widths[-1] * sum_of(h**2 for h in hidden_states(net)[-2])
 
 
@@ -242,16 +248,14 @@ def _linear_trace_but_last(net: SymbolicMLP) -> PolyElement:
 )
 def check_linear_networks(level: Level, closed_form: Polynomial, engine: Callable) -> Outcome:
     """Return the verdict on N5, the closed form of a linear network's trace."""
-    nets = {_label(w): symbolic_mlp(w, gated=False) for w in LINEAR_NETS}
+    nets = {label(w): symbolic_mlp(w, gated=False) for w in LINEAR_NETS}
     results = {
-        label: ring_identity(differentiated_trace(net), closed_form(net))
-        for label, net in nets.items()
+        case: ring_identity(differentiated_trace(net), closed_form(net))
+        for case, net in nets.items()
     }
     draws = 1 if level == "quick" else 20
     gaps = {
-        f"{_label(w)} seed {s}": _engine_gap(w, engine, s)
-        for w in ENGINE_NETS
-        for s in range(draws)
+        f"{label(w)} seed {s}": _engine_gap(w, engine, s) for w in ENGINE_NETS for s in range(draws)
     }
     worst = max(gaps, key=lambda case: gaps[case][0])
     error, exact = gaps[worst]
@@ -264,11 +268,11 @@ def check_linear_networks(level: Level, closed_form: Polynomial, engine: Callabl
         scope="Proved as an identity in Z[x, w] on "
         + ", ".join(nets)
         + "; ntk_trace equals the closed form exactly on linear networks "
-        + ", ".join(map(_label, ENGINE_NETS))
+        + ", ".join(map(label, ENGINE_NETS))
         + " with integer weights, where float64 does not round.",
         evidence={
             "identities": len(results),
-            "terms": {label: result.terms for label, result in results.items()},
+            "terms": {case: result.terms for case, result in results.items()},
             "engine_nets": len(gaps),
             "engine_largest_trace": max(value for _, value in gaps.values()),
             "engine_max_relative_error": error,
