@@ -106,10 +106,11 @@ class Problem:
         return self.contraction(call) in ("factored", "ghost") or prod(call.output) < numbers
 
     def units(self, name: str) -> int:
-        """Return how many output units' rows of a weight are made at a time."""
+        """Return how many output units' rows of a weight are made at a time: a round number."""
         weight = self.model.params[name]
         numbers = self.c * self.chunk * weight[0].numel() if weight.ndim else 1
-        return max(1, PIECE_BYTES // (numbers * weight.element_size()))
+        units = max(1, PIECE_BYTES // (numbers * weight.element_size()))
+        return units - units % 16 if units > 16 else units
 
     def shape(self, x1: Tensor, x2: Tensor) -> tuple[int, ...]:
         """Return the kernel's shape."""
