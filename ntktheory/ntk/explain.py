@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ntktheory.functional import FunctionalModel, Masks, Select
 from ntktheory.ntk.contractions import Output, flops
-from ntktheory.ntk.kernel import Engine, prepare
+from ntktheory.ntk.problem import Engine, prepare
 
 
 @dataclass(frozen=True)

@@ -1,165 +1,19 @@
 """The empirical neural tangent kernel, exactly, by the fastest engine that applies."""
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
-from math import prod
-from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ntktheory.checks import (
-    UnsupportedModule,
-    check_batch,
-    check_choice,
-    check_count,
-    check_finite,
-    check_masks,
-    complaint,
-)
-from ntktheory.functional import (
-    FunctionalModel,
-    Masks,
-    Select,
-    batch_size,
-    check_network,
-    functional,
-    masked,
-    selected,
-    take,
-)
+from ntktheory.checks import check_finite
+from ntktheory.functional import FunctionalModel, Masks, Select, batch_size, masked, take
 from ntktheory.ntk.attention import exact_attention
-from ntktheory.ntk.contractions import (
-    OUTPUTS,
-    Contraction,
-    Output,
-    Tile,
-    choose,
-    ghost_tile,
-    masked_linear_tile,
-    mirror,
-)
-from ntktheory.ntk.jacobian import jacobian_rows
-from ntktheory.ntk.layerwise import Plan, RulesDisagree, Sweep, block, plan, sweep
+from ntktheory.ntk.contractions import Output, Tile, ghost_tile, masked_linear_tile, mirror
+from ntktheory.ntk.layerwise import RulesDisagree
+from ntktheory.ntk.problem import Engine, Problem, prepare
 from ntktheory.ntk.products import times_transpose
-from ntktheory.ntk.rules import Factors, LayerCall
-
-Engine = Literal["auto", "layerwise", "jacobian", "ntk_vp"]
-ENGINES: tuple[Engine, ...] = ("auto", "layerwise", "jacobian", "ntk_vp")
-CHUNK_BYTES = 1 << 30
-PASS_BYTES = 1 << 27
-PIECE_BYTES = 1 << 24  # rows that are made from factors, contracted and dropped
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One kernel to compute: the network, its masks, and which engine differentiates what.
-
-    Attributes:
-        model: The network.
-        masks: Its masks.
-        layers: Its layer calls.
-        layerwise: Parameters differentiated by layer rules.
-        jacobian: Parameters differentiated row by row.
-        by_products: Whether the engine is "ntk_vp".
-        names: All selected parameters.
-        output: What to keep of each pair of samples.
-        c: Number of outputs C.
-        chunk: Samples per tile.
-        samples_per_pass: Samples that are differentiated at a time.
-    """
-
-    model: FunctionalModel
-    masks: Masks
-    layers: Plan
-    layerwise: tuple[str, ...]
-    jacobian: tuple[str, ...]
-    by_products: bool = False
-    names: tuple[str, ...] = ()
-    output: Output = "full"
-    c: int = 1
-    chunk: int = 1
-    samples_per_pass: int = 1
-
-    def contraction(self, call: LayerCall) -> Contraction | None:
-        """Choose how the weight of a call is contracted; None if it is not wanted."""
-        name = call.weight
-        if name is None or name not in self.layerwise:
-            return None
-        shared = name not in self.layers.single_use()
-        return choose(call, self.c, self.output, masked=name in self.masks, shared=shared)
-
-    def keeps_factors(self, call: LayerCall) -> bool:
-        """Say whether to keep a call's cotangents, and not the rows of its parameters.
-
-        Args:
-            call: The call.
-
-        Returns:
-            True where a contraction needs them, and where they are smaller than the rows of
-            parameters that are used once; the rows are then made for one parameter at a time.
-        """
-        names = [name for name in call.names() if name in self.layerwise]
-        if any(name not in self.layers.single_use() for name in names):
-            return False
-        numbers = sum(self.model.params[name].numel() for name in names)
-        return self.contraction(call) in ("factored", "ghost") or prod(call.output) < numbers
-
-    def units(self, name: str) -> int:
-        """Return how many output units' rows of a weight are made at a time: a round number."""
-        weight = self.model.params[name]
-        numbers = self.c * self.chunk * weight[0].numel() if weight.ndim else 1
-        units = max(1, PIECE_BYTES // (numbers * weight.element_size()))
-        return units - units % 16 if units > 16 else units
-
-    def shape(self, x1: Tensor, x2: Tensor) -> tuple[int, ...]:
-        """Return the kernel's shape."""
-        pairs, c = (x1.shape[0], x2.shape[0]), self.c
-        return {"full": (*pairs, c, c), "trace": pairs, "diagonal": (*pairs, c)}[self.output]
-
-
-@dataclass
-class _Rows:
-    """What a chunk of samples contributes to its tiles.
-
-    Attributes:
-        samples: The samples themselves, all that the engine "ntk_vp" needs.
-        factors: Input and cotangents of calls whose weight, or bias, is contracted from them.
-        blocks: Rows [C, N, p] of every other parameter.
-        scratch: Where rows are made that are contracted at once.
-    """
-
-    samples: Any
-    factors: dict[int, Factors]
-    blocks: dict[str, Tensor]
-    scratch: Tensor | None = None
-
-    def pieces(self, name: str, units: int) -> Iterator[Tensor]:
-        """Yield the rows [C, N, p] of a parameter, some output units at a time if they are made here.
-
-        Each is overwritten by the next.
-        """
-        if name in self.blocks:
-            yield self.blocks[name]
-            return
-        (f,) = (f for f in self.factors.values() if name in f.call.names())
-        for part in f.by_units(units) if name == f.call.weight else (f,):
-            yield self._made(name, part)
-
-    def _made(self, name: str, part: Factors) -> Tensor:
-        """Make rows, one output at a time, where the last ones were: fresh memory is slow."""
-        rows: Tensor | None = None
-        for c in range(part.g.shape[0]):
-            one = block(name, [replace(part, g=part.g[c : c + 1])])
-            if rows is None:
-                shape = (part.g.shape[0], *one.shape[1:])
-                if self.scratch is None or self.scratch.numel() < prod(shape):
-                    self.scratch = one.new_empty(prod(shape))
-                rows = self.scratch[: prod(shape)].view(shape)
-            rows[c] = one[0]
-        if rows is None:
-            raise ValueError("factors must hold at least one output")
-        return rows
+from ntktheory.ntk.rows import Rows, rows_of
+from ntktheory.ntk.rules import Factors
 
 
 def empirical_ntk(
@@ -252,39 +106,6 @@ def _filled(problem: Problem, x1: Tensor, x2: Tensor | None, progress: bool) -> 
     return mirror(theta, problem.chunk, problem.output) if x2 is None else theta
 
 
-def prepare(
-    model: nn.Module | FunctionalModel,
-    x1: Tensor,
-    x2: Tensor | None,
-    output: Output,
-    select: Select,
-    masks: Masks | None,
-    engine: Engine,
-    chunk_size: int | None,
-    budget_bytes: int | None,
-) -> Problem:
-    """Check the arguments of ``empirical_ntk`` and plan the work; nothing large is allocated."""
-    model = functional(model)
-    check_choice("output", output, OUTPUTS)
-    check_choice("engine", engine, ENGINES)
-    check_count("chunk_size", chunk_size)
-    check_count("budget_bytes", budget_bytes)
-    check_masks(masks, model.params)
-    names = selected(model, select)
-    c = 0
-    for argument, x in (("x1", x1), ("x2", x2)):
-        if x is not None:
-            check_batch(argument, x)
-            c = check_network(model, masked(model.params, masks), x, argument).shape[1]
-    sample = x1 if x2 is None or x1.shape[0] > 1 else x2
-    problem = _problem(model, masks or {}, sample, names, engine)
-    problem = replace(problem, names=names, output=output, c=c)
-    samples = x1.shape[0] + (0 if x2 is None else x2.shape[0])
-    chunk = chunk_size or _planned_chunk(problem, samples, budget_bytes)
-    problem = replace(problem, chunk=min(chunk, max(samples, 1)))
-    return replace(problem, samples_per_pass=_planned_pass(problem))
-
-
 def check_kernel_finite(theta: Tensor) -> None:
     """Check that a kernel, or a tile of one, is finite.
 
@@ -292,27 +113,6 @@ def check_kernel_finite(theta: Tensor) -> None:
         NumericalError: If it is not.
     """
     check_finite("Theta", theta, "The inputs were finite: rescale the parameters or use float64.")
-
-
-def _problem(
-    model: FunctionalModel, masks: Masks, x: Tensor, names: tuple[str, ...], engine: Engine
-) -> Problem:
-    if engine in ("jacobian", "ntk_vp"):
-        nothing = Plan((), frozenset())
-        return Problem(model, masks, nothing, (), names, by_products=engine == "ntk_vp")
-    layers = plan(model.model_fn, masked(model.params, masks), x)
-    covered = layers.covered()
-    rest = tuple(name for name in names if name not in covered and name in layers.used())
-    if engine == "layerwise" and rest:
-        raise UnsupportedModule(
-            complaint(
-                "model",
-                "made of layers that have a rule",
-                f"other uses of {rest[0]!r}",
-                'Use engine="auto" or "jacobian", or select other parameters.',
-            )
-        )
-    return Problem(model, masks, layers, tuple(n for n in names if n in covered), rest)
 
 
 def tiles(
@@ -339,78 +139,18 @@ def tiles(
     n, m = x1.shape[0], columns.shape[0]
     for i in _track(range(0, n, size), progress):
         starts = [j for j in range(i if x2 is None else 0, m, size) if (i, j) not in done]
-        left: _Rows | None = None
+        left: Rows | None = None
         for j in starts:
             with exact_attention():
-                left = left or _rows(problem, take(x1, i, i + size))
+                left = left or rows_of(problem, take(x1, i, i + size))
                 same = x2 is None and i == j
-                right = left if same else _rows(problem, take(columns, j, j + size))
+                right = left if same else rows_of(problem, take(columns, j, j + size))
                 tile = _tile(problem, left, right)
             if tile is not None:
                 yield i, j, tile
 
 
-def _rows(problem: Problem, x: Any) -> _Rows:
-    kept = _Rows(x, {}, {})
-    if problem.by_products:
-        return kept
-    model = problem.model
-    if problem.layerwise:
-        effective = masked(model.params, problem.masks)
-        for start in range(0, batch_size(x), problem.samples_per_pass):
-            samples = take(x, start, start + problem.samples_per_pass)
-            _collect(
-                problem,
-                sweep(model.model_fn, effective, samples, problem.layers, problem.layerwise),
-                kept,
-                start,
-            )
-    if problem.jacobian:
-        rest = jacobian_rows(model.model_fn, model.params, problem.masks, x, problem.jacobian)
-        kept.blocks |= {name: j.transpose(0, 1) for name, j in rest.items()}
-    return kept
-
-
-def _collect(problem: Problem, run: Sweep, kept: _Rows, start: int) -> None:
-    """Keep of one pass what each parameter needs: rows, or cotangents where those are smaller.
-
-    Args:
-        problem: What to compute.
-        run: The pass.
-        kept: What is kept of all samples; filled in.
-        start: The first sample of this pass.
-    """
-    factored = [problem.keeps_factors(call) for call in run.calls.values()]
-    in_rows = {name for call, f in zip(run.calls.values(), factored, strict=True) if not f
-               for name in call.names()} & set(problem.layerwise)  # fmt: skip
-    c, n, first = problem.c, batch_size(kept.samples), 0
-    for made in run.factors():
-        for i, (f, keep) in enumerate(zip(made, factored, strict=True)):
-            if keep:
-                old = kept.factors.get(i)
-                g = _placed(old.g if old else None, f.g, first, start, (c, n))
-                if old is None or first == 0:
-                    a = _placed(old.a[None] if old else None, f.a[None], 0, start, (1, n))[0]
-                else:
-                    a = old.a
-                kept.factors[i] = replace(f, a=a, g=g)
-        for name in in_rows:
-            j = block(name, made)
-            kept.blocks[name] = _placed(kept.blocks.get(name), j, first, start, (c, n))
-        first += made[0].g.shape[0]
-        del made, f  # before the next group is made
-
-
-def _placed(whole: Tensor | None, part: Tensor, c: int, n: int, shape: tuple[int, int]) -> Tensor:
-    """Put [group, samples, …] from output c and sample n on into [C, N, …]; all of it as it is."""
-    if part.shape[:2] == shape:
-        return part
-    whole = part.new_empty(*shape, *part.shape[2:]) if whole is None else whole
-    whole[c : c + part.shape[0], n : n + part.shape[1]] = part
-    return whole
-
-
-def _tile(problem: Problem, left: _Rows, right: _Rows) -> Tensor | None:
+def _tile(problem: Problem, left: Rows, right: Rows) -> Tensor | None:
     """Sum the tile over parameters, ``Θ = Σ_layers Θ_l``; None if the network uses none of them."""
     output = problem.output
     if problem.by_products:
@@ -486,64 +226,6 @@ def _tile_by_products(problem: Problem, x1: Tensor, x2: Tensor) -> Tensor:
     tile = torch.stack([torch.stack([pair(a, b) for b in x2]) for a in x1])
     diagonal = tile.diagonal(dim1=2, dim2=3)
     return {"full": tile, "diagonal": diagonal, "trace": diagonal.sum(-1)}[problem.output]
-
-
-def _planned_chunk(problem: Problem, samples: int, budget_bytes: int | None) -> int:
-    """Plan the samples per tile so that what is held at a time stays within the budget.
-
-    Args:
-        problem: What to compute.
-        samples: The samples of rows and columns; they are one chunk, or one each, if all fit.
-        budget_bytes: The budget; None means 1 GiB, and then at least one sample.
-
-    Returns:
-        The number of samples.
-
-    Raises:
-        ValueError: If a budget is given and too small for one sample of rows and one of columns.
-    """
-    params, c = problem.model.params, problem.c
-    in_factors: set[str] = set()
-    kept = 0
-    for call in problem.layers.calls:
-        wanted = set(call.names()) & set(problem.layerwise)
-        if wanted and problem.keeps_factors(call):
-            kept += prod(call.output)
-            in_factors |= wanted
-    kept += sum(params[name].numel() for name in set(problem.layerwise) - in_factors)
-    largest = max((params[name].numel() for name in problem.layerwise), default=0)
-    others = 3 * sum(params[name].numel() for name in problem.jacobian)
-    numbers = _activations(problem) + c * (kept + largest + others)
-    needed = numbers * _itemsize(problem)
-    if budget_bytes is not None and min(samples, 2) * needed > budget_bytes:
-        raise ValueError(
-            complaint(
-                "budget_bytes",
-                f"at least {min(samples, 2) * needed} for one row of this kernel",
-                budget_bytes,
-                'Raise it, select fewer parameters, or use engine="ntk_vp".',
-            )
-        )
-    budget = budget_bytes or CHUNK_BYTES
-    if samples * needed <= budget:
-        return samples
-    return max(1, budget // (2 * max(1, needed)))
-
-
-def _planned_pass(problem: Problem) -> int:
-    """Plan the samples per pass, as even as they go into a chunk."""
-    size = max(1, PASS_BYTES // max(1, _activations(problem) * _itemsize(problem)))
-    passes = -(-problem.chunk // size)
-    return -(-problem.chunk // passes)
-
-
-def _activations(problem: Problem) -> int:
-    """Count what a pass holds per sample: about four numbers per output of a layer."""
-    return 4 * sum(prod(call.output) for call in problem.layers.calls)
-
-
-def _itemsize(problem: Problem) -> int:
-    return next(iter(problem.model.params.values())).element_size()
 
 
 def _track(steps: range, progress: bool) -> Iterable[int]:

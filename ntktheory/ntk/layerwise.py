@@ -10,7 +10,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -19,7 +19,14 @@ from torch import Tensor
 
 from ntktheory.calls import METADATA, Watch, call_name, tensors_in, writes_in_place
 from ntktheory.checks import UnsupportedModule, complaint
-from ntktheory.functional import ModelFn, Params, batch_size, take
+from ntktheory.functional import (
+    FunctionalModel,
+    ModelFn,
+    Params,
+    batch_size,
+    check_network,
+    take,
+)
 from ntktheory.ntk.products import products_by_onednn
 from ntktheory.ntk.rules import Factors, LayerCall, bias_rows, read_call, weight_rows
 
@@ -61,6 +68,23 @@ class Plan:
         return {name for name in self.covered() if counts[name] == 1}
 
 
+@dataclass
+class Run:
+    """What one run of a network showed.
+
+    Attributes:
+        outputs: f(x).
+        calls: The calls of layers, in order.
+        elsewhere: Parameters used outside of layers.
+        writes_in_place: Whether some call writes into a tensor.
+    """
+
+    outputs: Tensor
+    calls: list[LayerCall] = field(default_factory=list)
+    elsewhere: set[str] = field(default_factory=set)
+    writes_in_place: bool = False
+
+
 def plan(model_fn: ModelFn, params: Params, x: Any) -> Plan:
     """List a network's layer calls by running it on the first sample and on the first two.
 
@@ -75,25 +99,64 @@ def plan(model_fn: ModelFn, params: Params, x: Any) -> Plan:
     Returns:
         The plan; it covers nothing if the calls depend on the number of samples.
     """
-    runs = []
+    noted, runs = _watched(model_fn)
     for n in range(1, min(batch_size(x), 2) + 1):
+        noted(params, take(x, 0, n))
+    return _plan_of(runs, params)
+
+
+def checked_plan(
+    model: FunctionalModel, params: Params, x: Tensor, argument: str = "x"
+) -> tuple[Tensor, Plan]:
+    """Check that a network is a function of each sample, and make its plan from the same runs.
+
+    Args:
+        model: The network.
+        params: The parameters to run it with.
+        x: The batch.
+        argument: The name of ``x`` in error messages.
+
+    Returns:
+        The outputs on the first and last samples, and the plan.
+
+    Raises:
+        ValueError: As ``check_network``.
+    """
+    noted, runs = _watched(model.model_fn)
+    outputs = check_network(replace(model, model_fn=noted), params, x, argument)
+    return outputs, _plan_of(runs, params)
+
+
+def _watched(model_fn: ModelFn) -> tuple[ModelFn, list[Run]]:
+    """Return a network that notes what every run of it shows, and the list of those notes."""
+    runs: list[Run] = []
+
+    def noted(params: Params, x: Any, buffers: Params | None = None) -> Tensor:
         calls: list[LayerCall] = []
 
-        def note(call: LayerCall, a: Tensor, result: Tensor, calls: Any = calls) -> Tensor:
+        def note(call: LayerCall, a: Tensor, result: Tensor) -> Tensor:
             calls.append(call)
             return result
 
-        watched = _observe(model_fn, params, take(x, 0, n), note)
-        runs.append((calls, watched.elsewhere))
-    (first, elsewhere), (second, also) = runs[0], runs[-1]
-    if len(first) != len(second):
+        run = _observe(model_fn, params, x, note)
+        runs.append(replace(run, calls=calls))
+        return run.outputs
+
+    return noted, runs
+
+
+def _plan_of(runs: list[Run], params: Params) -> Plan:
+    """Return the plan of a network from a first run on one sample and a last one on two."""
+    first, last = runs[0], runs[-1]
+    if len(first.calls) != len(last.calls):
         return Plan((), frozenset(params))
     merged = [
-        replace(c, batched=c.batched and d.batched) for c, d in zip(first, second, strict=True)
+        replace(c, batched=c.batched and d.batched)
+        for c, d in zip(first.calls, last.calls, strict=True)
     ]
     unbatched = {name for c in merged if not c.batched for name in c.names()}
-    elsewhere |= also | unbatched
-    return Plan(tuple(merged), frozenset(elsewhere), watched.writes_in_place)
+    elsewhere = first.elsewhere | last.elsewhere | unbatched
+    return Plan(tuple(merged), frozenset(elsewhere), last.writes_in_place)
 
 
 @dataclass(frozen=True)
@@ -279,36 +342,27 @@ def rows(
     return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
 
-@dataclass
-class _Watched:
-    """What one run showed: outputs, parameters used outside of layers, writes in place."""
-
-    outputs: Tensor
-    elsewhere: set[str]
-    writes_in_place: bool
-
-
-def _observe(model_fn: ModelFn, params: Params, x: Any, on_layer: OnLayer) -> _Watched:
+def _observe(model_fn: ModelFn, params: Params, x: Any, on_layer: OnLayer) -> Run:
     """Run the network and hand every layer call over; ``on_layer`` returns the result to go on with."""
     names = {id(p): name for name, p in params.items()}
     n = batch_size(x)
-    watched = _Watched(next(iter(params.values())), set(), False)
+    run = Run(next(iter(params.values())))
 
     def handle(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)
         short = call_name(func)
         if short in METADATA:
             return result
-        watched.writes_in_place |= writes_in_place(short, args, kwargs, result)
+        run.writes_in_place |= writes_in_place(short, args, kwargs, result)
         operands = Counter(names[id(t)] for t in tensors_in(args, kwargs) if id(t) in names)
         layer = read_call(func, short, args, kwargs, names, n, result) if operands else None
         if layer is None:
-            watched.elsewhere.update(operands)
+            run.elsewhere.update(operands)
             return result
         call, a = layer
-        watched.elsewhere.update(operands - Counter(call.names()))
+        run.elsewhere.update(operands - Counter(call.names()))
         return on_layer(call, a, result)
 
     with Watch(handle):
-        watched.outputs = model_fn(params, x)
-    return watched
+        run.outputs = model_fn(params, x)
+    return run

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ntktheory.checks import complaint
 from ntktheory.functional import FunctionalModel, Masks, Select
 from ntktheory.ntk.contractions import Output, swapped
-from ntktheory.ntk.kernel import Engine, Problem, check_kernel_finite, prepare, tiles
+from ntktheory.ntk.kernel import check_kernel_finite, tiles
+from ntktheory.ntk.problem import Engine, Problem, prepare
 
 
 def ntk_to_file(

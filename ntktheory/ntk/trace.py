@@ -21,7 +21,6 @@ from ntktheory.functional import (
     Params,
     Select,
     batch_size,
-    check_network,
     functional,
     masked,
     selected,
@@ -29,7 +28,7 @@ from ntktheory.functional import (
 )
 from ntktheory.ntk.contractions import sizes
 from ntktheory.ntk.jacobian import jacobian_rows
-from ntktheory.ntk.layerwise import RulesDisagree, Sweep, block, plan, sweep
+from ntktheory.ntk.layerwise import Plan, RulesDisagree, Sweep, block, checked_plan, plan, sweep
 from ntktheory.ntk.rules import Factors
 
 PER = ("total", "sample", "layer", "parameter")
@@ -95,14 +94,14 @@ def ntk_trace(
     check_masks(masks, model.params)
     names = selected(model, select)
     check_batch("x", x)
-    check_network(model, masked(model.params, masks), x)
+    layers = checked_plan(model, masked(model.params, masks), x)[1]
     size = chunk_size or _planned_chunk(model, x)
     chunks = [take(x, i, i + size) for i in range(0, x.shape[0], size)]
     if per == "parameter":
         return _finite(
-            _add([diagonal(model.model_fn, model.params, masks, c, names) for c in chunks])
+            _add([diagonal(model.model_fn, model.params, masks, c, names, layers) for c in chunks])
         )
-    terms = [sample_traces(model.model_fn, model.params, masks, c, names) for c in chunks]
+    terms = [sample_traces(model.model_fn, model.params, masks, c, names, layers) for c in chunks]
     if per == "layer":
         return _finite(_add([{k: t.sum() for k, t in chunk.items()} for chunk in terms]))
     by_sample = torch.cat([torch.stack(list(chunk.values())).sum(0) for chunk in terms])
@@ -111,13 +110,19 @@ def ntk_trace(
 
 
 def sample_traces(
-    model_fn: ModelFn, params: Params, masks: Masks | None, x: Any, names: tuple[str, ...]
+    model_fn: ModelFn,
+    params: Params,
+    masks: Masks | None,
+    x: Any,
+    names: tuple[str, ...],
+    layers: Plan | None = None,
 ) -> Params:
     """Return ``Σ_c ‖∂f_c(x_n)/∂θ‖²`` of each named parameter tensor, shape [N].
 
-    Pure, and vmap-able over ``params`` and ``masks``; ``x`` may be a tree of tensors.
+    Pure, and vmap-able over ``params`` and ``masks``; ``x`` may be a tree of tensors. The plan of the
+    network's layers is made if not given.
     """
-    run, single, others = _differentiate(model_fn, params, masks, x, names)
+    run, single, others = _differentiate(model_fn, params, masks, x, names, layers)
     masks = masks or {}
     terms = {name: j.square().sum((1, 2)) for name, j in others.items()}
     for name, uses in _by_parameter(run, names, others):
@@ -131,13 +136,19 @@ def sample_traces(
 
 
 def diagonal(
-    model_fn: ModelFn, params: Params, masks: Masks | None, x: Any, names: tuple[str, ...]
+    model_fn: ModelFn,
+    params: Params,
+    masks: Masks | None,
+    x: Any,
+    names: tuple[str, ...],
+    layers: Plan | None = None,
 ) -> Params:
     """Return the diagonal of JᵀJ, ``Σ_{n,c} (∂f_c(x_n)/∂θ_j)²``, shaped like each parameter.
 
-    Pure, and vmap-able over ``params`` and ``masks``; ``x`` may be a tree of tensors.
+    Pure, and vmap-able over ``params`` and ``masks``; ``x`` may be a tree of tensors. The plan of the
+    network's layers is made if not given.
     """
-    run, single, others = _differentiate(model_fn, params, masks, x, names)
+    run, single, others = _differentiate(model_fn, params, masks, x, names, layers)
     masks = masks or {}
     squares = {name: j.square().sum((0, 1)) for name, j in others.items()}
     for name, uses in _by_parameter(run, names, others):
@@ -188,11 +199,16 @@ def _by_parameter(
 
 
 def _differentiate(
-    model_fn: ModelFn, params: Params, masks: Masks | None, x: Any, names: tuple[str, ...]
+    model_fn: ModelFn,
+    params: Params,
+    masks: Masks | None,
+    x: Any,
+    names: tuple[str, ...],
+    layers: Plan | None = None,
 ) -> tuple[Sweep | None, set[str], Params]:
     """Return the sweep of covered parameters, those used once, and masked rows [N, C, p] of the rest."""
     effective = masked(params, masks)
-    layers = plan(model_fn, effective, x)
+    layers = layers or plan(model_fn, effective, x)
     covered = layers.covered() & set(names)
     rest = [name for name in names if name in layers.used() and name not in covered]
     try:
