@@ -2,12 +2,19 @@
 
 from ntktheory.checks import NumericalError, UnsupportedModule
 from ntktheory.estimators import (
+    Estimate,
     Verdict,
     check_mean,
     check_same_distribution,
+    hutchinson_diagonal,
+    hutchinson_frobenius,
+    hutchinson_trace,
+    hutchpp_trace,
     min_detectable_bias,
     min_samples,
     ntk_sap_objective,
+    output_probe_trace,
+    xtrace,
 )
 from ntktheory.functional import FunctionalModel, functional
 from ntktheory.information import effective_parameter_count
@@ -35,6 +42,7 @@ from ntktheory.paths import PathBounds, path_bounds
 from ntktheory.pruning import apply_masks
 
 __all__ = [
+    "Estimate",
     "FunctionalModel",
     "NTKOperator",
     "NTKSpectrum",
@@ -54,6 +62,10 @@ __all__ = [
     "expected_trace_at_init",
     "explain_ntk",
     "functional",
+    "hutchinson_diagonal",
+    "hutchinson_frobenius",
+    "hutchinson_trace",
+    "hutchpp_trace",
     "infinite_width_nngp",
     "infinite_width_ntk",
     "label_alignment",
@@ -64,7 +76,9 @@ __all__ = [
     "ntk_spectrum",
     "ntk_to_file",
     "ntk_trace",
+    "output_probe_trace",
     "path_bounds",
     "spectral_density",
     "spectral_distance",
+    "xtrace",
 ]
