@@ -52,28 +52,38 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         clients, absent = start(folder, options.limit_s, [OURS, *options.sides])
-        record: Record = {
+        record = kept_record(options.works) | {
             "options": {"runs": options.runs, "slow_s": options.slow_s, "limit_s": options.limit_s},
             "hardware": hardware(),
-            "commit": commit(),
             "versions": {c.environment.module: c.ask("versions") for c in clients.values()},
             "absent": absent,
-            "works": [],
         }
         for work in options.works:
             for quantity in QUANTITIES:
-                entry = compare(clients, work, quantity, options, folder)
+                entry = compare(clients, work, quantity, options, folder) | {"commit": commit()}
                 record["works"].append(entry)
                 save(record)
                 print(table(entry), flush=True)
         if options.slopes:
             points = clients[OURS].ask("slopes", repeats=max(3, options.runs // 3))
             record["growth"] = growth(points.get("points", []))
+            record["growth_commit"] = commit()
             save(record)
             print(growth_table(record["growth"]))
         for client in clients.values():
             client.close()
     print(f"\nRecorded in {RESULT.relative_to(ROOT)}; the plot: python figures/ntk_speed.py")
+
+
+def kept_record(again: list[str]) -> Record:
+    """Return what the record on disk has of this hardware, without the works to measure again."""
+    if not RESULT.exists():
+        return {"works": []}
+    old = json.loads(RESULT.read_text())
+    if old["hardware"] != hardware():
+        return {"works": []}
+    kept = [entry for entry in old["works"] if entry["work"] not in again]
+    return {"works": kept} | {k: old[k] for k in ("growth", "growth_commit") if k in old}
 
 
 def start(folder: Path, limit_s: float, wanted: list[str]) -> tuple[Clients, dict[str, str]]:

@@ -90,7 +90,7 @@ class Problem:
     def units(self, name: str) -> int:
         """Return how many output units' rows of a weight are made at a time: a round number."""
         weight = self.model.params[name]
-        numbers = self.c * self.chunk * weight[0].numel() if weight.ndim else 1
+        numbers = self.c * self.chunk * _first(weight)
         units = max(1, PIECE_BYTES // (numbers * weight.element_size()))
         return units - units % 16 if units > 16 else units
 
@@ -176,9 +176,9 @@ def _planned_chunk(problem: Problem, samples: int, budget_bytes: int | None) -> 
             kept += prod(call.output)
             in_factors |= wanted
     kept += sum(params[name].numel() for name in set(problem.layerwise) - in_factors)
-    largest = max((params[name].numel() for name in problem.layerwise), default=0)
+    unit = max((_first(params[name]) for name in in_factors), default=0)
     others = 3 * sum(params[name].numel() for name in problem.jacobian)
-    numbers = _activations(problem) + c * (kept + largest + others)
+    numbers = _activations(problem) + c * (kept + unit + others)
     needed = numbers * _itemsize(problem)
     if budget_bytes is not None and min(samples, 2) * needed > budget_bytes:
         raise ValueError(
@@ -193,6 +193,11 @@ def _planned_chunk(problem: Problem, samples: int, budget_bytes: int | None) -> 
     if samples * needed <= budget:
         return samples
     return max(1, budget // (2 * max(1, needed)))
+
+
+def _first(weight: Tensor) -> int:
+    """Count the entries of a weight's first output unit, the least rows made at a time."""
+    return weight[0].numel() if weight.ndim else 1
 
 
 def _planned_pass(problem: Problem) -> int:

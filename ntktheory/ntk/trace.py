@@ -1,6 +1,7 @@
 """The exact trace of the NTK from one pass of C backwards, without the kernel."""
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any, Literal, overload
 
 import torch
@@ -95,7 +96,7 @@ def ntk_trace(
     names = selected(model, select)
     check_batch("x", x)
     layers = checked_plan(model, masked(model.params, masks), x)[1]
-    size = chunk_size or _planned_chunk(model, x)
+    size = chunk_size or _planned_chunk(layers, model.params, names, x)
     chunks = [take(x, i, i + size) for i in range(0, x.shape[0], size)]
     if per == "parameter":
         return _finite(
@@ -247,8 +248,15 @@ def _finite(values: Params) -> Params:
     return values
 
 
-def _planned_chunk(model: FunctionalModel, x: Tensor) -> int:
-    """Plan the samples per chunk: one output's rows of the largest parameter, and the activations."""
-    largest = max(p.numel() for p in model.params.values())
-    bytes_per_sample = (2 * largest + 64 * x[0].numel()) * x.element_size()
-    return max(1, min(x.shape[0], CHUNK_BYTES // bytes_per_sample))
+def _planned_chunk(layers: Plan, params: Params, names: tuple[str, ...], x: Tensor) -> int:
+    """Plan the samples per chunk: the activations, and one output's rows of the largest parameter."""
+    vectors = {
+        name
+        for call in layers.calls
+        if call.is_vector
+        for name in set(call.names()) & layers.single_use()
+    }
+    rows = [params[name].numel() for name in names if name not in vectors]
+    activations = 4 * sum(prod(call.output) for call in layers.calls)
+    bytes_per_sample = (2 * max(rows, default=0) + activations) * x.element_size()
+    return max(1, min(x.shape[0], CHUNK_BYTES // max(1, bytes_per_sample)))
