@@ -97,12 +97,14 @@ def selected(model: FunctionalModel, select: Select) -> tuple[str, ...]:
         The names.
 
     Raises:
-        TypeError: If ``select`` is none of these.
+        TypeError: If ``select`` is none of these, or a selected parameter is not made of real
+            floating-point numbers.
         ValueError: If a name is unknown or nothing is selected.
     """
+    names: set[str]
     if select is None:
-        return tuple(model.params)
-    if isinstance(select, str):
+        names = set(model.params)
+    elif isinstance(select, str):
         check_choice("select", select, ["prunable"])
         names = set(model.prunable)
     elif callable(select):
@@ -120,7 +122,7 @@ def selected(model: FunctionalModel, select: Select) -> tuple[str, ...]:
         )
     for name in names:
         check_choice("select", name, model.params)
-    if not names:
+    if not names and select is not None:
         raise ValueError(
             complaint(
                 "select",
@@ -129,7 +131,18 @@ def selected(model: FunctionalModel, select: Select) -> tuple[str, ...]:
                 f"The parameters are {', '.join(model.params)}.",
             )
         )
-    return tuple(name for name in model.params if name in names)
+    chosen = tuple(name for name in model.params if name in names)
+    for name in chosen:
+        if not model.params[name].is_floating_point():
+            raise TypeError(
+                complaint(
+                    f"parameter {name!r}",
+                    "made of real floating-point numbers",
+                    str(model.params[name].dtype),
+                    "Split complex ones into real and imaginary parts, or select other parameters.",
+                )
+            )
+    return chosen
 
 
 def masked(params: Mapping[str, Tensor], masks: Masks | None) -> Params:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ntktheory.calls import Watch, call_name, sound
 from ntktheory.functional import Masks, ModelFn, Params, batch_size, masked
 
 
@@ -32,7 +33,8 @@ def jacobian_rows(
 
     def outputs(varied: Params, sample: Any) -> Tensor:
         batch = torch.utils._pytree.tree_map(lambda leaf: leaf.unsqueeze(0), sample)
-        return model_fn(masked(params | varied, masks), batch).squeeze(0)
+        with Watch(lambda func, args, kwargs: sound(func, call_name(func))(*args, **kwargs)):
+            return model_fn(masked(params | varied, masks), batch).squeeze(0)
 
     try:
         rows = torch.func.vmap(torch.func.jacrev(outputs), in_dims=(None, 0))(varied, x)

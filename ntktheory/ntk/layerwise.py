@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntktheory.calls import METADATA, Watch, call_name, tensors_in, writes_in_place
+from ntktheory.calls import METADATA, Watch, call_name, sound, tensors_in, writes_in_place
 from ntktheory.checks import UnsupportedModule, complaint
 from ntktheory.functional import (
     FunctionalModel,
@@ -349,8 +349,8 @@ def _observe(model_fn: ModelFn, params: Params, x: Any, on_layer: OnLayer) -> Ru
     run = Run(next(iter(params.values())))
 
     def handle(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = func(*args, **kwargs)
         short = call_name(func)
+        result = sound(func, short)(*args, **kwargs)
         if short in METADATA:
             return result
         run.writes_in_place |= writes_in_place(short, args, kwargs, result)

@@ -119,18 +119,27 @@ def prepare(
     check_count("budget_bytes", budget_bytes)
     check_masks(masks, model.params)
     names = selected(model, select)
-    effective, c, layers = masked(model.params, masks), 0, Plan((), frozenset())
-    for argument, x in (("x1", x1), ("x2", x2)):
-        if x is not None:
-            check_batch(argument, x)
-            outputs, found = checked_plan(model, effective, x, argument)
-            c, layers = outputs.shape[1], found if argument == "x1" or x.shape[0] > 1 else layers
+    effective = masked(model.params, masks)
+    check_batch("x1", x1)
+    outputs, layers = checked_plan(model, effective, x1, "x1")
+    if x2 is not None:
+        check_batch("x2", x2)
+        _, others = checked_plan(model, effective, x2, "x2")
+        layers = _common(layers, others, x1.shape[0], frozenset(model.params))
+    c = outputs.shape[1]
     problem = _problem(model, masks or {}, layers, names, engine)
     problem = replace(problem, names=names, output=output, c=c)
     samples = x1.shape[0] + (0 if x2 is None else x2.shape[0])
     chunk = chunk_size or _planned_chunk(problem, samples, budget_bytes)
     problem = replace(problem, chunk=min(chunk, max(samples, 1)))
     return replace(problem, samples_per_pass=_planned_pass(problem))
+
+
+def _common(layers: Plan, others: Plan, n: int, params: frozenset[str]) -> Plan:
+    """Return the plan of both batches; samples of other sizes have none, and go to the rows."""
+    if [call.output for call in layers.calls] != [call.output for call in others.calls]:
+        return Plan((), params)
+    return layers if n > 1 else others
 
 
 def _problem(
