@@ -1,6 +1,5 @@
 """Networks that are easy to get silently wrong: sharing, views, writes in place, operators."""
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -127,14 +126,9 @@ def test_layer_input_changed_in_place_afterwards():
 @pytest.mark.parametrize(
     ("name", "function"),
     [
-        ("add", lambda x, w: F.linear(x, w) + 1),
-        ("add", lambda x, w: F.linear(x + np.float32(-1), w)),
-        ("add", lambda x, w: torch.add(F.linear(x, w), x, alpha=2)),
-        ("sub", lambda x, w: F.linear(x, w) - x),
-        ("mul", lambda x, w: 2 * F.linear(x, w)),
         ("mul", lambda x, w: F.linear(x, w) * x),
-        ("div", lambda x, w: F.linear(x, w) / 2),
-        ("matmul", lambda x, w: F.linear(x, w) @ w),
+        ("div", lambda x, w: F.linear(x, w) / w),
+        ("matmul", lambda x, w: F.linear(x, w) @ x.T),
         ("pow", lambda x, w: F.linear(x, w) ** 2),
         ("__eq__", lambda x, w: F.linear(x, w) + (F.linear(x, w) == 0)),
         ("linear", lambda x, w: F.linear(x, F.linear(x, w))),

@@ -1,10 +1,10 @@
 """The ladder of bounds on the trace of the NTK, by network passes; no path is enumerated."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,16 +25,15 @@ from ntktheory.functional import (
     check_network,
     functional,
     masked,
-    take,
     to_dtype,
 )
-from ntktheory.ntk.trace import ntk_trace, sample_traces
-from ntktheory.paths.gates import Recording, check_replay, record, replay
-from ntktheory.paths.networks import PathNet, gated_squared_net, ones_net, squared_net
+from ntktheory.ntk.trace import ntk_trace
+from ntktheory.paths.gates import check_replay, record
+from ntktheory.paths.ladder import LOWER, NAMES, RULES, UPPER, affordable, undefined
+from ntktheory.paths.scales import Scaled
+from ntktheory.paths.survey import Survey, survey
 
-UPPER = ("px", "px_per_output", "edge", "edge_per_output", "abs")
-LOWER = ("last_layer", "euler")
-NAMES = (*UPPER, *LOWER, "t_sq")
+__all__ = ["LOWER", "NAMES", "UPPER", "PathBounds", "bound_values", "path_bounds"]
 
 
 @dataclass(frozen=True)
@@ -45,13 +44,17 @@ class PathBounds:
         upper: Upper bounds by name; see ``path_bounds``.
         lower: Lower bounds by name.
         t_sq: The path surrogate; not a bound. None where it is not defined or not asked for.
-        seconds: Wall time of each, by name (the recording under "record"), in seconds.
+        seconds: Wall time of each, by name (the recording under "record"), in seconds. What several
+            bounds share is counted where it is needed first.
+        kinks: How many gates an exact zero or a tie decided. There f has a kink, and trace and bounds
+            speak of the derivative that PyTorch takes.
     """
 
     upper: Mapping[str, float]
     lower: Mapping[str, float]
     t_sq: float | None
     seconds: Mapping[str, float]
+    kinks: int
     _trace: Callable[[], float] = field(repr=False, compare=False)
 
     @cached_property
@@ -69,45 +72,55 @@ def path_bounds(
 ) -> PathBounds:
     """Bound the trace of the NTK through sums over paths.
 
-    With ``A_jc = Σ_x Σ_{p∋j→c} a_p² x_p²``, ``B_jc = Σ_{p∋j→c} w_pj²``, and sums over c written
-    A_j, B_j (sums over the batch; never means; biases are parameters j too):
+    With ``A_jc = Σ_x Σ_{p∋j→c} |c_p| a_p² x_p²``, ``B_jc = Σ_{p∋j→c} |c_p| w_pj²``, and sums over c
+    written A_j, B_j (c_p: the product of a path's fixed edges, such as 1/k of an average; sums over the
+    batch, never means; biases, γ and β of batch norm are parameters j too):
 
-    =================  ===========================================================
-    ``px``             ``(Σ_{x,c,p} a_p² x_p²)(Σ_j B_j)``, the bound of PX
-    ``px_per_output``  the same product for each output, summed
-    ``edge``           ``Σ_j A_j B_j``
-    ``edge_per_output``  ``Σ_{j,c} A_jc B_jc``
-    ``abs``            ``Σ_{x,c,j} (Σ_{p∋j→c} a_p |x_p| |w_pj|)²``
-    ``last_layer``     the head's own block, ``C Σ_x ‖h(x)‖²`` (kept weights only)
-    ``euler``          ``Σ_l Σ_{x,c} f_c² / ‖W_l‖_F²`` over layers that carry all of f
-    ``t_sq``           ``Σ_{x,j} Σ_{p∋j} a_p² x_p² w_pj²``, a surrogate and **not** a bound
-    =================  ===========================================================
+    =====================  =======================================================================
+    ``px``                 ``(Σ_{x,c,p} |c_p| a_p² x_p²)(Σ_j B_j)``, the bound of PX
+    ``px_per_output``      the same product for each output, summed
+    ``edge``               ``Σ_j A_j B_j``
+    ``edge_per_output``    ``Σ_{j,c} A_jc B_jc``
+    ``half``               ``Σ_j A^half_j B_j``: exact activations before j (``half.py``)
+    ``half_per_output``    ``Σ_{j,c} A^half_jc B_jc``; the trace itself with one hidden layer
+    ``op``                 exact activations before, norms of operators after a layer (``operator.py``)
+    ``abs``                ``Σ_{x,c,j} (Σ_{p∋j→c} a_p |x_p| |c_p w_pj|)²``
+    ``last_layer``         the head's own block, ``C Σ_x ‖h(x)‖²`` (kept weights only)
+    ``euler``              ``Σ_l Σ_{x,c} f_c² / ‖W_l‖_F²`` over layers that carry all of f
+    ``t_sq``               ``Σ_{x,j} Σ_{p∋j} c_p² a_p² x_p² w_pj²``, a surrogate and **not** a bound
+    =====================  =======================================================================
 
-    The ladder: ``Tr ≤ abs ≤ edge_per_output ≤ edge ≤ px`` and
-    ``edge_per_output ≤ px_per_output ≤ px``; both lower bounds are at most Tr.
+    The ladder: ``Tr ≤ abs ≤ edge_per_output ≤ edge ≤ px``, ``edge_per_output ≤ px_per_output ≤ px``,
+    ``Tr ≤ half ≤ edge``, ``half_per_output ≤ half``, ``Tr ≤ half_per_output ≤ edge_per_output``,
+    ``Tr ≤ op``; both lower bounds are at most Tr. In B, gates are open and a maximum sums its window.
 
     Args:
-        model: A ReLU network in eval mode of Linear, convolutions, average pooling, sums, reshaping.
+        model: A network in eval mode of the functions in ``rules.py``: Linear and convolution layers,
+            ReLU and leaky ReLU, max and average pooling, batch norm, sums, fixed factors, reshaping.
         x: N samples, sample axis first.
-        names: Which of the above; None means all that are defined for this network.
+        names: Which of the above; None means all that are defined for this network and affordable: those
+            that take C backward passes up to 10¹¹ multiply-adds, ``op`` up to as many for its norms.
         masks: Parameter name -> mask. Paths run through kept parameters only, and only kept
             parameters count.
 
     Returns:
-        The bounds. Undefined ones are absent: ``px`` where a parameter is used twice, ``t_sq`` with
-        average pooling, ``last_layer`` without a Linear head, ``euler`` where biases or shortcuts
-        bypass every layer.
+        The bounds. Undefined ones are absent: ``px``, ``t_sq`` where a parameter is used twice, ``op``
+        where the network is no chain of Linear or convolution layers, (leaky) ReLU, average or
+        non-overlapping max pooling and reshaping, ``last_layer`` without a Linear head, ``euler`` where
+        biases or shortcuts bypass every layer.
 
     Raises:
         ValueError: If a name is unknown, a batch or mask does not fit, or the model is in train mode.
         UnsupportedModule: If the network calls a function without a path rule, or a named bound is
             undefined for it.
-        NumericalError: If the gates do not replay f(x) to 1e-10, or a bound overflows float64.
+        NumericalError: If the gates do not replay f(x) to 1e-10, or a bound does not fit float64; its
+            decimal logarithm is in the message.
 
     Cost:
-        One recording forward; ``px`` and ``edge`` one forward and backward of the ones net on the
-        batch and of the squared net on one sample; per-output versions C of each; ``abs`` and the
-        trace one forward and C backwards; ``euler`` one forward per layer.
+        In forward passes of the batch: two to record and check; then ``px`` one and ``edge`` three, or,
+        without masks, little and little more than one, as layers of ones are plain sums; ``half`` two to
+        three; ``t_sq`` three; per-output versions C times as many; ``abs`` and the trace one and C
+        backwards; ``op`` one and its norms; ``euler`` one per layer that carries all of f.
 
     Source:
         ``px``: PX, Eq. 6. The others are this project's. Tested against ``paths/reference.py``.
@@ -119,7 +132,30 @@ def path_bounds(
         >>> bounds.trace, bounds.upper["edge"], bounds.upper["px"]
         (5.0, 5.0, 10.0)
     """
-    wanted = _wanted(names)
+    return bounds_of(model, x, masks, names, NAMES)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A recorded and replayed network in float64.
+
+    Attributes:
+        model: The network.
+        survey: Its recording.
+        kinks: How many gates an exact zero or a tie decided.
+        seconds: Wall time of recording and replay.
+    """
+
+    model: FunctionalModel
+    survey: Survey
+    kinks: int
+    seconds: float
+
+
+def recorded(
+    model: nn.Module | FunctionalModel, x: Tensor, masks: Masks | None, *, smooth: bool = False
+) -> Recorded:
+    """Check, record and replay a network in float64; arguments and errors as in ``path_bounds``."""
     model = to_dtype(functional(model), torch.float64)
     check_batch("x", x)
     check_masks(masks, model.params, binary=True)
@@ -127,32 +163,42 @@ def path_bounds(
     effective = masked(model.params, masks)
     check_network(model, effective, x)
     start = time.perf_counter()
-    run = record(model.model_fn, effective, x)
-    check_replay(model.model_fn, effective, x, run)
-    seconds = {"record": time.perf_counter() - start}
-    nets = _Nets(model.model_fn, model.params, masks, x, run)
+    run = record(model.model_fn, effective, x, smooth=smooth)
+    kinks = check_replay(model.model_fn, effective, x, run)
+    seconds = time.perf_counter() - start
+    return Recorded(
+        model, Survey(model.model_fn, model.params, masks, x, run, smooth), kinks, seconds
+    )
+
+
+def bounds_of(
+    model: nn.Module | FunctionalModel,
+    x: Tensor,
+    masks: Masks | None,
+    names: Iterable[str] | None,
+    choices: tuple[str, ...],
+    *,
+    smooth: bool = False,
+) -> PathBounds:
+    """Compute bounds by name, or all of ``choices`` that are defined and affordable."""
+    wanted = _wanted(names, choices)
+    ready = recorded(model, x, masks, smooth=smooth)
     values: dict[str, float] = {}
-    for name in NAMES if wanted is None else wanted:
-        missing = undefined(name, nets)
-        if missing is not None and wanted is not None:
-            raise UnsupportedModule(
-                complaint(
-                    "names",
-                    "bounds that are defined for this network",
-                    f"{name!r}: {missing}",
-                    "Leave names out to get those that are defined.",
-                )
-            )
-        if missing is None:
-            start = time.perf_counter()
-            values[name] = _finite(name, float(RULES[name](nets)))
+    seconds = {"record": ready.seconds}
+    remaining = list(choices if wanted is None else wanted)
+    while remaining:
+        name, start = remaining.pop(0), time.perf_counter()
+        if _computed(name, ready.survey, named=wanted is not None):
+            values[name] = _finite(name, RULES[name](ready.survey))
             seconds[name] = time.perf_counter() - start
+        ready.survey.forget(remaining)
     return PathBounds(
         {name: values[name] for name in UPPER if name in values},
         {name: values[name] for name in LOWER if name in values},
         values.get("t_sq"),
         seconds,
-        lambda: float(ntk_trace(model, x, masks=masks)),
+        ready.kinks,
+        lambda: float(ntk_trace(ready.model, ready.survey.x, masks=masks)),
     )
 
 
@@ -161,173 +207,53 @@ def bound_values(
 ) -> dict[str, Tensor]:
     """Return the named bounds as 0-dim tensors: the rules of ``path_bounds`` as a pure function.
 
-    vmap-able over ``params`` and ``masks``. Nothing is checked but the functions the network calls.
+    vmap-able over ``params`` and ``masks``. Nothing is checked but the functions the network calls; a
+    bound that does not fit the dtype is infinite.
     """
-    run = record(model_fn, masked(params, masks), x)
-    nets = _Nets(model_fn, params, masks, x, run)
-    return {name: RULES[name](nets) for name in names}
+    net = survey(model_fn, params, masks, x)
+    return {name: RULES[name](net).value() for name in names}
 
 
-@dataclass(frozen=True)
-class _Nets:
-    """A recorded network and, made when first needed, the two networks of its paths."""
-
-    model_fn: ModelFn
-    params: Params
-    masks: Masks | None
-    x: Tensor
-    run: Recording
-
-    @cached_property
-    def ones(self) -> PathNet:
-        return ones_net(self.model_fn, self.params, self.masks, self.x, self.run.gates)
-
-    @cached_property
-    def squared(self) -> PathNet:
-        return squared_net(self.model_fn, self.params, self.masks, self.x)
-
-    @cached_property
-    def a(self) -> Params:
-        return self.ones.by_parameter()
-
-    @cached_property
-    def b(self) -> Params:
-        return self.squared.by_parameter()
-
-    @property
-    def outputs(self) -> int:
-        return self.run.outputs.shape[1]
+def _computed(name: str, net: Survey, *, named: bool) -> bool:
+    """Say whether a bound is computed; if it was named, it is, or an error says why not."""
+    missing = undefined(name, net) if named or affordable(name, net) else "too much work"
+    if missing is not None and named:
+        raise UnsupportedModule(
+            complaint(
+                "names",
+                "bounds that are defined for this network",
+                f"{name!r}: {missing}",
+                "Leave names out to get those that are defined.",
+            )
+        )
+    return missing is None
 
 
-def undefined(name: str, nets: Any) -> str | None:
-    """Say why a bound is undefined for a recorded network, or return None."""
-    repeated = [key for key, count in nets.run.uses.items() if count > 1]
-    if name in ("px", "px_per_output", "t_sq") and repeated:
-        return f"{repeated[0]!r} is used twice, and a weight twice on a path breaks it"
-    if name == "t_sq" and nets.run.averages:
-        return "average pooling has fixed edges, which one net would count once"
-    if name == "abs" and not _samples_first(nets):
-        return "its ReLUs do not have the sample axis first"
-    if name == "last_layer" and (nets.run.head is None or nets.run.uses[nets.run.head[0]] != 1):
-        return "the outputs are not those of a Linear layer with a weight of its own"
-    if name == "euler" and not any(bool(carries) for carries, _ in _euler_terms(nets)):
-        return "biases or shortcuts bypass every layer"
-    return None
-
-
-def _samples_first(nets: _Nets) -> bool:
-    """Say whether the gates of the first sample alone replay the first sample's outputs."""
-    if any(gate.shape[0] != nets.x.shape[0] for gate in nets.run.gates):
-        return False
-    first = take((nets.x, nets.run.gates), 0, 1)
-    try:
-        alone = replay(nets.model_fn)(masked(nets.params, nets.masks), first)
-    except RuntimeError:
-        return False
-    expected = nets.run.outputs[:1]
-    return alone.shape == expected.shape and torch.allclose(alone, expected, rtol=1e-10, atol=0)
-
-
-def _px(nets: _Nets) -> Tensor:
-    return nets.ones.z.sum() * _total(nets.b)
-
-
-def _px_per_output(nets: _Nets) -> Tensor:
-    data = nets.ones.z.sum(0)
-    return sum_(data[c] * _total(nets.squared.by_output(c)) for c in range(nets.outputs))
-
-
-def _edge(nets: _Nets) -> Tensor:
-    return _dot(nets.a, nets.b)
-
-
-def _edge_per_output(nets: _Nets) -> Tensor:
-    return sum_(
-        _dot(nets.ones.by_output(c), nets.squared.by_output(c)) for c in range(nets.outputs)
-    )
-
-
-def _abs(nets: _Nets) -> Tensor:
-    """The trace of the gated network at |θ| on |x|."""
-    size = {name: p.abs() for name, p in nets.params.items()}
-    batch = (nets.x.abs(), nets.run.gates)
-    return _total(sample_traces(replay(nets.model_fn), size, nets.masks, batch, tuple(size)))
-
-
-def _last_layer(nets: _Nets) -> Tensor:
-    name, h = nets.run.head  # type: ignore[misc]
-    kept = masked({name: torch.ones_like(nets.params[name])}, nets.masks)[name]
-    return (h.square() @ kept.T).sum()
-
-
-def _euler(nets: _Nets) -> Tensor:
-    return sum_(term for _, term in _euler_terms(nets))
-
-
-def _euler_terms(nets: _Nets) -> Iterable[tuple[Tensor, Tensor]]:
-    """Yield (layer carries all of f, its term). f is affine in W_l, so it does iff f = 0 at W_l = 0.
-
-    Then ``f_c = ⟨∂f_c/∂W_l, W_l⟩``, and Cauchy–Schwarz gives the term.
-    """
-    effective = masked(nets.params, nets.masks)
-    fixed = replay(nets.model_fn)
-    squares = nets.run.outputs.square().sum()
-    weights = {name: n for name, n in nets.run.uses.items() if nets.params[name].ndim > 1}
-    for name, count in weights.items():
-        norm = effective[name].square().sum()
-        without = effective | {name: torch.zeros_like(effective[name])}
-        rest = fixed(without, (nets.x, nets.run.gates))
-        carries = (rest == 0).all() & (norm > 0) & (count == 1)
-        yield carries, torch.where(carries, squares / torch.where(norm > 0, norm, 1.0), 0.0)
-
-
-def _t_sq(nets: _Nets) -> Tensor:
-    net = gated_squared_net(nets.model_fn, nets.params, nets.masks, nets.x, nets.run.gates)
-    return _total(net.by_parameter())
-
-
-RULES: dict[str, Callable[[_Nets], Tensor]] = {
-    "px": _px,
-    "px_per_output": _px_per_output,
-    "edge": _edge,
-    "edge_per_output": _edge_per_output,
-    "abs": _abs,
-    "last_layer": _last_layer,
-    "euler": _euler,
-    "t_sq": _t_sq,
-}
-
-
-def _wanted(names: Iterable[str] | None) -> tuple[str, ...] | None:
+def _wanted(names: Iterable[str] | None, choices: tuple[str, ...]) -> tuple[str, ...] | None:
     if names is None:
         return None
     wanted = (names,) if isinstance(names, str) else tuple(names)
     for name in wanted:
-        check_choice("names", name, NAMES)
+        check_choice("names", name, choices)
     return wanted
 
 
-def sum_(terms: Iterable[Tensor]) -> Tensor:
-    """Sum 0-dim tensors."""
-    return torch.stack(list(terms)).sum()
+def _finite(name: str, value: Scaled) -> float:
+    """Return a bound as a Python float.
 
-
-def _total(values: Params) -> Tensor:
-    return sum_(v.sum() for v in values.values())
-
-
-def _dot(a: Params, b: Params) -> Tensor:
-    return sum_((a[name] * b[name]).sum() for name in a)
-
-
-def _finite(name: str, value: float) -> float:
-    if not torch.isfinite(torch.tensor(value)):
+    Raises:
+        NumericalError: If it is not finite in float64.
+    """
+    number = float(value.value())
+    if not math.isfinite(number):
+        size = value.log10()
+        known = f" Its decimal logarithm is {size:.1f}." if math.isfinite(size) else ""
         raise NumericalError(
             complaint(
                 f"bound {name!r}",
                 "finite in float64",
-                value,
-                "The input was finite: rescale the parameters or the data.",
+                number,
+                f"The input was finite: rescale the parameters or the data.{known}",
             )
         )
-    return value
+    return number

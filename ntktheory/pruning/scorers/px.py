@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from ntktheory.functional import Masks, ModelFn, Params, masked
-from ntktheory.paths.gates import record
-from ntktheory.paths.networks import ones_net, squared_net
+from ntktheory.functional import Masks, ModelFn, Params
+from ntktheory.paths.scales import Scaled, presentable
+from ntktheory.paths.survey import survey, weighted_by_squares
 
 
 def px(model_fn: ModelFn, params: Params, masks: Masks | None, x: Tensor) -> Params:
@@ -21,8 +21,9 @@ def px(model_fn: ModelFn, params: Params, masks: Masks | None, x: Tensor) -> Par
         x: The batch.
 
     Returns:
-        Name -> score, for every parameter, shaped like it. Pure, and vmap-able over ``params``.
-        Cost: two forward passes on x, and one forward and backward pass on one sample.
+        Name -> score, for every parameter, shaped like it, in its dtype; if the largest does not fit,
+        all divided by one power of two. Pure, and vmap-able over ``params``. Cost: two forward passes
+        on x, the second much cheaper without masks, and one forward and backward pass on one sample.
 
     Raises:
         UnsupportedModule: If the network calls a function without a path rule.
@@ -30,8 +31,7 @@ def px(model_fn: ModelFn, params: Params, masks: Masks | None, x: Tensor) -> Par
     Source:
         PX, Eq. 9. Tested against ``paths/reference.py``.
     """
-    effective = masked(params, masks)
-    gates = record(model_fn, effective, x).gates
-    data = ones_net(model_fn, params, masks, x, gates).z.sum(0, keepdim=True)
-    slopes = squared_net(model_fn, params, masks, x).gradient(data)
-    return {name: effective[name].square() * slope for name, slope in slopes.items()}
+    net = survey(model_fn, params, masks, x)
+    data = Scaled(net.z1.mantissa.sum(0, keepdim=True), net.z1.exponent)
+    slopes = net.squared.scaled_gradient(data)
+    return presentable(weighted_by_squares(params, masks, slopes))

@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
-from ntktheory.functional import Masks, ModelFn, Params, masked
-from ntktheory.paths.gates import record, replay
-from ntktheory.paths.networks import ones_net
+from ntktheory.functional import Masks, ModelFn, Params
+from ntktheory.paths.networks import squared_weights
+from ntktheory.paths.passes import Powers, Weights, run_values
+from ntktheory.paths.scales import Scaled, power, presentable, unscaled
+from ntktheory.paths.survey import survey, weighted_by_squares
 
 
 def px_bound(model_fn: ModelFn, params: Params, masks: Masks | None, x: Tensor) -> Params:
@@ -21,7 +23,8 @@ def px_bound(model_fn: ModelFn, params: Params, masks: Masks | None, x: Tensor) 
         x: The batch.
 
     Returns:
-        Name -> score, for every parameter, shaped like it. Pure, and vmap-able over ``params``.
+        Name -> score, for every parameter, shaped like it, in its dtype; if the largest does not fit,
+        all divided by one power of two. Pure, and vmap-able over ``params``.
 
     Raises:
         UnsupportedModule: If the network calls a function without a path rule.
@@ -29,16 +32,23 @@ def px_bound(model_fn: ModelFn, params: Params, masks: Masks | None, x: Tensor) 
     Source:
         PX, Eq. 6, differentiated as printed.
     """
-    effective = masked(params, masks)
-    gates = record(model_fn, effective, x).gates
-    data = ones_net(model_fn, params, masks, x, gates).z.sum()
-    squares = {name: p.square() for name, p in effective.items()}
-    kept = masked({name: torch.ones_like(p) for name, p in params.items()}, masks)
-    net, ones = replay(model_fn), torch.ones_like(x[:1])
+    net = survey(model_fn, params, masks, x)
+    squares, ones = squared_weights(params, masks), unscaled(torch.ones_like(x[:1]))
+    along = {name: kept * power(-squares.exponents[name]) for name, kept in net.ones.theta.items()}
 
-    def path_kernel_trace(squares: Params) -> Tensor:
-        """Return ``Tr Π = Σ_i ∂z₂/∂θ_i²``."""
-        return torch.func.jvp(lambda s: net(s, (ones, None)).sum(), (squares,), (kept,))[1]
+    def z2(theta: Params) -> tuple[Tensor, Tensor]:
+        z = run_values(model_fn, Weights(theta, squares.exponents), ones, None, Powers())
+        return z.mantissa.sum(), z.exponent
 
-    slopes = torch.func.grad(path_kernel_trace)(squares)
-    return {name: data * squares[name] * slope for name, slope in slopes.items()}
+    def path_kernel_trace(theta: Params) -> tuple[Tensor, Tensor]:
+        """Return ``Tr Π = Σ_i ∂z₂/∂θ_i²``, as mantissa and exponent."""
+        _, trace, exponent = torch.func.jvp(z2, (theta,), (along,), has_aux=True)  # type: ignore[misc]
+        return trace, exponent
+
+    gradient, exponent = torch.func.grad(path_kernel_trace, has_aux=True)(squares.theta)
+    data = net.z1.sum()
+    slopes = {
+        name: Scaled(g, exponent - squares.exponents[name]).times(data)
+        for name, g in gradient.items()
+    }
+    return presentable(weighted_by_squares(params, masks, slopes))

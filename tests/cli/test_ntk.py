@@ -1,39 +1,19 @@
-"""The command ``ntktheory``: what it prints, writes, and how it complains."""
+"""The command ``ntktheory ntk``: what it prints, writes, and how it complains."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from typer.testing import CliRunner
 
-from ntktheory import cli, empirical_ntk
-from ntktheory.data import digits
+from ntktheory import empirical_ntk
+from ntktheory.cli import inputs, ntk
+from ntktheory.data import DATA, cifar10_jpeg, digits
 from ntktheory.models import build_model
+from tests.cli.shared import complaint_of, dead, run, shell
+from tests.data.made_up import jpegs, write_files
 
 SMALL = ["ntk", "--samples", "4", "--arg", "hidden=5", "--arg", "outputs=3"]
-
-
-def run(*arguments, capsys):
-    status = cli.main(list(arguments))
-    printed = capsys.readouterr()
-    return status, printed.out, printed.err
-
-
-def complaint_of(*arguments, capsys):
-    status, out, err = run(*arguments, capsys=capsys)
-    assert (status, out) == (2, "")
-    assert err.startswith("error: ")
-    assert len(err.splitlines()) == 1
-    return err
-
-
-def shell(*arguments, cwd):
-    command = [sys.executable, "-m", "ntktheory.cli", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
 
 
 def test_help_in_a_shell(tmp_path):
@@ -109,12 +89,6 @@ def test_a_table_is_printed(capsys):
     assert "largest eigenvalue" in printed
 
 
-def test_the_runner_of_typer_agrees():
-    result = CliRunner().invoke(cli.app, [*SMALL, "--json"])
-    assert result.exit_code == 0
-    assert json.loads(result.stdout)["shape"] == [4, 4, 3, 3]
-
-
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_the_spectrum_is_plotted(suffix, tmp_path, capsys):
     file = tmp_path / f"s.{suffix}"
@@ -124,24 +98,15 @@ def test_the_spectrum_is_plotted(suffix, tmp_path, capsys):
 
 
 def test_a_dead_network_has_a_spectrum(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "_network", lambda *_: _dead())
+    monkeypatch.setattr(inputs, "build_network", lambda *_: dead())
     file = tmp_path / "s.png"
     status, printed, err = run(*SMALL, "--json", "--spectrum", str(file), capsys=capsys)
     assert status == 0, err
     assert json.loads(printed)["effective_rank"] == 0
 
 
-def _dead():
-    net = nn.Sequential(
-        nn.Flatten(), nn.Linear(64, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False)
-    )
-    for p in net.parameters():
-        nn.init.zeros_(p)
-    return net.eval()
-
-
 def test_large_spectra_are_left_out_unless_asked_for(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "LARGEST_SPECTRUM", 3)
+    monkeypatch.setattr(ntk, "LARGEST_SPECTRUM", 3)
     summary = json.loads(run(*SMALL, "--json", capsys=capsys)[1])
     assert summary["largest_eigenvalue"] is None
 
@@ -154,7 +119,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, capsys, monkeypatch):
         path.write_bytes(b"half")
         raise OSError("no space left")
 
-    monkeypatch.setattr(cli, "_save", broken)
+    monkeypatch.setattr(ntk, "_save", broken)
     assert "no space left" in complaint_of(*SMALL, "--out", str(out), capsys=capsys)
     assert out.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["k.npy"]
@@ -171,7 +136,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, capsys, monkeypatch):
         ("--arg must be KEY=VALUE, got 'hidden'", ["--arg", "hidden"]),
         ("option of the model mlp must be one of", ["--arg", "width=3"]),
         ("hidden must be positive integers, got (-1,)", ["--arg", "hidden=-1"]),
-        ("--data must be one of digits, or a .npy file, got 'mnist'", ["--data", "mnist"]),
+        (f"--data must be one of {', '.join(DATA)}, or a .npy file, got 'mnist'", ["--data", "mnist"]),
         ("between 1 and 1797", ["--samples", "5000"]),
         ("'--samples'", ["--samples", "0"]),
         ("'--output'", ["--output", "sum"]),
@@ -191,44 +156,51 @@ def test_a_model_that_does_not_take_the_data(tmp_path, capsys):
     assert "square images" in complaint_of(*arguments, capsys=capsys)
 
 
-def test_missing_and_unknown_commands(capsys):
-    assert "Missing command" in complaint_of(capsys=capsys)
-    assert "No such command" in complaint_of("prune", capsys=capsys)
+def test_a_wrong_model_is_refused_before_data_are_loaded(capsys, tmp_path):
+    missing = ["--data", "cifar10", "--data-dir", str(tmp_path)]
+    assert "--model must be one of" in complaint_of("ntk", "--model", "x", *missing, capsys=capsys)
 
 
-def test_out_of_memory_is_one_line(capsys, monkeypatch):
-    def fail(*_):
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+def test_data_of_a_folder(tmp_path, capsys, monkeypatch):
+    write_files(tmp_path / "cifar10_jpeg", jpegs(train=1, test=2))
+    images = cifar10_jpeg(20, split="test", data_dir=tmp_path)[0]
+    arguments = [
+        "ntk",
+        "--arg",
+        "hidden=2",
+        "--data",
+        "cifar10-jpeg",
+        "--output",
+        "trace",
+        "--json",
+    ]
+    monkeypatch.setenv("NTKTHEORY_DATA", str(tmp_path))
+    trained = json.loads(run(*arguments, "--samples", "3", capsys=capsys)[1])
+    assert trained["data"] == "cifar10-jpeg train, 3 samples"
+    monkeypatch.delenv("NTKTHEORY_DATA")
+    place = ["--data-dir", str(tmp_path), "--split", "test", "--samples", "20"]
+    tested = json.loads(run(*arguments, *place, capsys=capsys)[1])
+    assert tested["data"] == "cifar10-jpeg test, 20 samples"
+    generator = torch.Generator().manual_seed(0)
+    net = build_model("mlp", (3, 32, 32), hidden=2, generator=generator)
+    expected = empirical_ntk(net, images, output="trace")
+    assert tested["trace"] == pytest.approx(float(expected.trace()), rel=1e-6)
+    assert trained["trace"] != pytest.approx(tested["trace"], rel=0.1)
 
-    monkeypatch.setattr(cli, "_blocks", fail)
-    assert "fewer --samples" in complaint_of(*SMALL, capsys=capsys)
+
+def test_parts_of_what_has_none(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.ones((2, 3)))
+    file = ["--data", str(tmp_path / "x.npy"), "--split", "test"]
+    assert "--split must be left out for a file" in complaint_of("ntk", *file, capsys=capsys)
+    assert "split must be" in complaint_of("ntk", "--split", "test", capsys=capsys)
+    folder = ["--data", "cifar10-jpeg", "--data-dir", str(tmp_path), "--split", "dev"]
+    assert "split must be one of 'test', 'train'" in complaint_of("ntk", *folder, capsys=capsys)
 
 
-def test_other_errors_are_not_hidden(monkeypatch):
-    def fail(*_):
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(cli, "_blocks", fail)
-    with pytest.raises(RuntimeError, match="a bug"):
-        cli.main(SMALL)
-
-
-def test_interrupting(capsys, monkeypatch):
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(cli, "_blocks", stop)
-    status, _, err = run(*SMALL, capsys=capsys)
-    assert status == 130
-    assert "interrupted" in err
-
-
-def test_help_needs_no_function_transforms_or_plots():
-    code = (
-        "import sys, torch; before = set(sys.modules)\n"
-        "import ntktheory.cli; ntktheory.cli.main(['-h'])\n"
-        "new = set(sys.modules) - before\n"
-        "print({'sklearn', 'matplotlib', 'scipy'} & new or 'light', file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == "light"
+def test_data_that_are_not_there(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("NTKTHEORY_DATA", raising=False)
+    for name in ("cifar10-jpeg", "cifar10", "fashion_mnist"):
+        error = complaint_of("ntk", "--data", name, capsys=capsys)
+        assert "data_dir must be a folder that holds" in error
+        nowhere = ["--data-dir", str(tmp_path / "none")]
+        assert "no folder" in complaint_of("ntk", "--data", name, *nowhere, capsys=capsys)

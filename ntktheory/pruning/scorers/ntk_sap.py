@@ -1,0 +1,76 @@
+"""NTK-SAP: the saliency of a random perturbation's effect, over new weights and new noise."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ntktheory.estimators.ntk_sap import Form
+from ntktheory.estimators.ntk_sap_draws import sample_draws
+from ntktheory.estimators.ntk_sap_score import SIGMA, Realization, Sign, ntk_sap_score
+from ntktheory.functional import FunctionalModel, Masks, Params
+
+REALIZATIONS = 5
+
+
+def ntk_sap(
+    model: nn.Module | FunctionalModel,
+    masks: Masks | None = None,
+    *,
+    draws: Iterable[Realization] | None = None,
+    realizations: int = REALIZATIONS,
+    generator: torch.Generator | None = None,
+    sigma: float = SIGMA,
+    form: Form = "jvp",
+    bn: str = "eval",
+    sign: Sign = "abs_of_mean",
+    x: Tensor | None = None,
+    **sampler: Any,
+) -> Params:
+    """Return NTK-SAP's score, *summed* over its realisations as the published code does.
+
+    ``|Σ_r ∂/∂m_j Σ_{n,c} (f_c(z_n; θ_r⊙m) − f_c(z_n; (θ_r+Δ_r)⊙m))²|`` by default. The published
+    procedure is ``form="finite_difference", bn="official"``.
+
+    Args:
+        model: A module in eval mode, or a FunctionalModel.
+        masks: Parameter name -> mask of the network scored.
+        draws: The realisations ``(params, x, probes)``; None draws them with ``sample_draws``.
+        realizations: R, where they are drawn; 5 as published for CIFAR-10.
+        generator: Source of randomness where they are drawn.
+        sigma: Standard deviation of the perturbation.
+        form: "jvp" or "finite_difference".
+        bn: "eval" or "official", see ``ntk_sap_score``.
+        sign: "abs_of_mean" (published), "signed" or "mean_of_abs".
+        x: Real images, or the shape of the noise; see ``sample_draws``.
+        **sampler: Its further options: ``input_shape``, ``samples``, ``batch_size``, ``weights``,
+            ``inputs``, ``perturb``, ``law``.
+
+    Returns:
+        Name -> score for every prunable weight, shaped like it; larger = keep. Dropped weights have
+        a score too, in general not 0.
+
+    Raises:
+        TypeError: If neither draws nor a generator are given.
+        ValueError: If an option or a draw does not fit.
+
+    Source:
+        NTK-SAP §4. Tested against scores of the published code to 1e-10.
+
+    Example:
+        >>> net, generator = nn.Linear(2, 1), torch.Generator().manual_seed(0)
+        >>> score = ntk_sap(net, input_shape=[2], generator=generator)
+        >>> list(score), score["weight"].shape
+        (['weight'], torch.Size([1, 2]))
+    """
+    if draws is None:
+        draws = sample_draws(
+            model,
+            realizations=realizations,
+            generator=generator,  # type: ignore[arg-type]  # None is refused there
+            x=x,
+            **sampler,
+        )
+    estimate = ntk_sap_score(model, draws, sigma=sigma, form=form, bn=bn, masks=masks)
+    return {name: estimate.count * s for name, s in estimate.score(sign).items()}
