@@ -5,8 +5,11 @@ degree 4 (``probes.py``). The finite difference is not quadratic; its bias is ex
 
 * with fixed gates, where f is affine in each parameter: by all sign vectors, or by the subset formula;
 * for smooth networks to order σ⁴, by second and third derivatives.
+
+What this says of a given network and σ stands in ``difference_bias.py``.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -17,6 +20,9 @@ from ntktheory.estimators.ntk_sap import check_sigma, objective
 from ntktheory.functional import FunctionalModel, ModelFn, Params, check_network, functional
 from ntktheory.paths.gates import record, replay
 from ntktheory.probes import Design, all_signs
+
+MAX_SUBSETS = 16
+"""The largest number of parameters whose 2^P subsets are summed over."""
 
 Statistic = Callable[[Params], Tensor]
 
@@ -81,15 +87,20 @@ def subset_bias(model: nn.Module | FunctionalModel, x: Tensor, sigma: float) -> 
         ValueError: If there are more than 16 parameters, or σ is not positive.
     """
     check_sigma(sigma)
-    model = functional(model)
+    squares, _ = subset_squares(functional(model), x)
+    return math.fsum(c * sigma ** (2 * size) for size, c in enumerate(squares) if size >= 2)
+
+
+def subset_squares(model: FunctionalModel, x: Tensor) -> tuple[list[float], list[float]]:
+    """Return ``Σ_{|S|=s} ‖∂_S f‖²`` for s = 0…P, gates held fixed, and bounds on their rounding."""
     fixed = with_fixed_gates(model, x)
     unflatten, flat = _flattened(model.params)
     p = flat.numel()
-    if p > 16:
+    if p > MAX_SUBSETS:
         raise ValueError(
             complaint(
                 "model",
-                "a network of at most 16 parameters",
+                f"a network of at most {MAX_SUBSETS} parameters",
                 p,
                 "Use design_mean with all_signs, or a smaller network.",
             )
@@ -101,8 +112,11 @@ def subset_bias(model: nn.Module | FunctionalModel, x: Tensor, sigma: float) -> 
         low, high = derivatives.unbind(axis)
         derivatives = torch.stack((low, high - low), axis)
     squares = derivatives.flatten(0, p - 1).square().sum(1)
-    size = corners.sum(1)
-    return float((squares * sigma ** (2 * size))[size >= 2].sum())
+    sizes = corners.sum(1)
+    sums = [float(squares[sizes == size].sum()) for size in range(p + 1)]
+    unit = float(values.abs().max()) * torch.finfo(values.dtype).eps  # of each of 2^|S| values
+    count = values.shape[1]
+    return sums, [count * math.comb(p, s) * (2**s * unit) ** 2 for s in range(p + 1)]
 
 
 def expected_finite_difference(
@@ -144,10 +158,15 @@ def smooth_bias_coefficient(model: nn.Module | FunctionalModel, x: Tensor) -> fl
     model = functional(model)
     check_batch("x", x)
     check_network(model, model.params, x)
-    unflatten, flat = _flattened(model.params)
+    return sigma4_coefficient(model.model_fn, model.params, x)
+
+
+def sigma4_coefficient(model_fn: ModelFn, params: Params, x: Tensor) -> float:
+    """Return the coefficient of ``smooth_bias_coefficient``: its pure part, nothing is checked."""
+    unflatten, flat = _flattened(params)
 
     def outputs(theta: Tensor) -> Tensor:
-        return model.model_fn(unflatten(theta), x).flatten()
+        return model_fn(unflatten(theta), x).flatten()
 
     def hessian_trace(theta: Tensor) -> Tensor:
         return torch.func.hessian(outputs)(theta).diagonal(dim1=1, dim2=2).sum(1)

@@ -123,19 +123,31 @@ def objective(
     vmap-able over ``params`` and ``masks``, differentiable in float masks. Nothing is checked.
     """
 
-    def outputs(theta: Params) -> Tensor:
-        return model_fn(masked(theta, masks), x)
+    def of_one(delta: Params) -> Tensor:
+        return objective_of_probe(model_fn, params, masks, x, delta, sigma=sigma, form=form)
 
-    def by_jvp(delta: Params) -> Tensor:
-        direction = {name: delta.get(name, torch.zeros_like(p)) for name, p in params.items()}
-        change = torch.func.jvp(outputs, (params,), (direction,))[1]
-        return (sigma * change).square().sum()
+    return torch.func.vmap(of_one)(dict(probes))
 
-    def by_difference(delta: Params) -> Tensor:
-        moved = {n: p + sigma * delta[n] if n in delta else p for n, p in params.items()}
-        return (outputs(moved) - start).square().sum()
 
+def objective_of_probe(
+    model_fn: ModelFn,
+    params: Params,
+    masks: Masks | None,
+    x: Tensor,
+    probe: Mapping[str, Tensor],
+    *,
+    sigma: float,
+    form: Form = "jvp",
+) -> Tensor:
+    """Return the objective of one perturbation, ``{name: Tensor[*shape]}``, as a 0-dim tensor."""
+
+    def outputs(moving: Params) -> Tensor:
+        return model_fn(masked(params | moving, masks), x)
+
+    start = {name: params[name] for name in probe}
     if form == "jvp":
-        return torch.func.vmap(by_jvp)(dict(probes))
-    start = outputs(params)
-    return torch.func.vmap(by_difference)(dict(probes))
+        change = sigma * torch.func.jvp(outputs, (start,), (dict(probe),))[1]
+    else:
+        moved = {name: p + sigma * probe[name] for name, p in start.items()}
+        change = outputs(moved) - outputs(start)
+    return change.square().sum()
