@@ -12,7 +12,7 @@ RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: help verify test lint bench-ntk clean
+.PHONY: help verify test lint bench-ntk bench-paths bench-traces clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo 'make test     run the tests                 JOBS=2   at a time'
 	@echo 'make lint     ruff and mypy'
 	@echo 'make bench-ntk   the kernel against its peers: a table, and a record in benchmarks/results'
+	@echo 'make bench-paths   the cost of path scores and bounds; make bench-traces   error of trace estimators'
 	@echo 'make clean    remove the environment, the caches and the report'
 	@echo ''
 	@echo 'Set-up:  PYTHON=python3.12     another interpreter'
@@ -40,6 +41,13 @@ lint: $(DEV_STAMP)
 bench-ntk: $(DEV_STAMP)
 	$(BIN)/python benchmarks/ntk.py $(BENCH)
 	$(BIN)/python figures/ntk_speed.py
+
+bench-paths: $(DEV_STAMP)
+	$(BIN)/python benchmarks/path_scores.py $(BENCH)
+
+bench-traces: $(DEV_STAMP)
+	$(BIN)/python benchmarks/trace_estimators.py $(BENCH)
+	$(BIN)/python figures/trace_estimators.py
 
 clean:
 	rm -rf $(VENV) benchmarks/.envs report build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
