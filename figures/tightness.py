@@ -30,7 +30,7 @@ def main() -> None:
     columns = max(1, len(dict.fromkeys(n for n, _ in panels)))
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(4.2 * columns, 0.5 + 3.4 * lines), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flatten()
+    axes = figure.subplots(lines, columns, squeeze=False, sharex="col", sharey=True).flatten()
     for axis, panel in zip(axes, panels, strict=False):
         draw(axis, [r for r in rows if (r["network"], r["data"]) == panel], names)
         axis.set_title(f"{panel[0]}, {panel[1]}", fontsize=10)
