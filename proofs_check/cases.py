@@ -62,6 +62,18 @@ class Positions(nn.Module):
         return self.head(torch.relu(self.inner(x))).mean(1 if self.samples_first else 0)
 
 
+class Residual(nn.Module):
+    """``x + body(x)``, or ``shortcut(x) + body(x)``."""
+
+    def __init__(self, body: nn.Sequential, shortcut: nn.Module | None = None) -> None:
+        super().__init__()
+        self.body, self.shortcut = body, shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum of both branches."""
+        return (x if self.shortcut is None else self.shortcut(x)) + self.body(x)
+
+
 def _grouped() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2),
@@ -227,6 +239,72 @@ def enumerable_networks() -> tuple[Network, ...]:
         _seeded(name, build, shape, seed)
         for seed, (name, (build, shape)) in enumerate(ENUMERABLE.items())
     )
+
+
+def _max_pooled() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(1, 2, 2), nn.MaxPool2d(2, 1), nn.ReLU(), nn.MaxPool2d(2, padding=1), nn.Flatten(),
+        nn.Linear(8, 2),
+    )  # fmt: skip
+
+
+def _leaky() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(3, 4), nn.LeakyReLU(0.25), nn.Linear(4, 3), nn.LeakyReLU(-0.5), nn.Linear(3, 2)
+    )
+
+
+def _residual() -> nn.Sequential:
+    inner = nn.Sequential(nn.Conv1d(2, 1, 3, padding=1), nn.ReLU(), nn.Conv1d(1, 2, 1, bias=False))
+    outer = nn.Sequential(nn.Conv1d(2, 1, 2, stride=2), nn.ReLU(), nn.Conv1d(1, 2, 1))
+    return nn.Sequential(
+        nn.Conv1d(1, 2, 1, bias=False), nn.ReLU(), Residual(inner), nn.ReLU(),
+        Residual(outer, nn.Conv1d(2, 2, 1, stride=2)), nn.Flatten(), nn.Linear(2, 2),
+    )  # fmt: skip
+
+
+def _normed() -> nn.Sequential:
+    first, second = nn.BatchNorm2d(2, eps=0.25), nn.BatchNorm1d(3)
+    for norm in (first, second):
+        channels = torch.arange(norm.num_features, dtype=torch.float64)
+        norm.running_mean = 0.75 * (channels - 1).cos()
+        norm.running_var = 0.5 + channels
+    return nn.Sequential(
+        nn.Conv2d(1, 2, 2), first, nn.ReLU(), nn.Flatten(), nn.Linear(8, 3, bias=False), second,
+        nn.ReLU(), nn.Linear(3, 2),
+    )  # fmt: skip
+
+
+# One network for every family of ``strategies.FAMILIES``.
+FAMILIES: dict[str, tuple[Callable[[], nn.Sequential], tuple[int, ...]]] = {
+    "MLP": ENUMERABLE["MLP 3-4-3-2"],
+    "MLP with biases": ENUMERABLE["MLP 3-4-3-2 with biases"],
+    "convolution": (
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 2, 2, stride=2, padding=1, groups=2), nn.ReLU(),
+            nn.Conv2d(2, 3, 2, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(3, 2),
+        ),
+        (3, 2, 3, 3),
+    ),
+    "average pooling": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 2, 2), nn.AvgPool2d(2, 1), nn.ReLU(), nn.Conv2d(2, 2, 1), nn.ReLU(),
+            nn.AvgPool2d(2), nn.Flatten(), nn.Linear(2, 2),
+        ),
+        (3, 1, 4, 4),
+    ),
+    "max pooling": (_max_pooled, (3, 1, 4, 4)),
+    "leaky ReLU": (_leaky, (3, 3)),
+    "residual": (_residual, (3, 1, 2)),
+    "batch norm": (_normed, (3, 1, 3, 3)),
+}  # fmt: skip
+
+
+@cache
+def family_network(name: str) -> Network:
+    """Build one of ``FAMILIES``."""
+    build, shape = FAMILIES[name]
+    return _seeded(name, build, shape, list(FAMILIES).index(name))
 
 
 @cache
