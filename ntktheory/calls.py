@@ -67,16 +67,42 @@ def writes_in_place(
 
 
 def sound(func: Callable[..., Any], short: str) -> Callable[..., Any]:
-    """Return a function, or the same function made of others where torch's own rules are wrong.
+    """Return a function, or the same function made of others where torch's derivative is another.
 
-    Under ``vmap`` the derivative of PReLU confuses the axes of samples and channels of equal length.
+    Under ``vmap`` that of PReLU confuses the axes of samples and channels of equal length. That of an
+    embedding leaves out the padding row backwards but not forwards, and may be divided by frequencies.
     """
-    return _prelu if short == "prelu" else func
+    return {"prelu": _prelu, "embedding": _embedding}.get(short, func)
+
+
+def soundly(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a network whose every function has a sound derivative; see ``sound``."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with Watch(lambda func, a, k: sound(func, call_name(func))(*a, **k)):
+            return fn(*args, **kwargs)
+
+    return run
 
 
 def _prelu(input: Tensor, weight: Tensor) -> Tensor:
     slope = weight.reshape(-1, *(1,) * max(0, input.ndim - 2)) if input.ndim > 1 else weight
     return torch.where(input > 0, input, slope * input)
+
+
+def _embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    if padding_idx is not None:
+        rows = torch.arange(weight.shape[0], device=weight.device) != padding_idx % weight.shape[0]
+        weight = torch.where(rows.unsqueeze(1), weight, weight.detach())
+    return torch.nn.functional.embedding(input, weight, None, max_norm, norm_type)
 
 
 def tensors_in(*values: Any) -> Iterator[Tensor]:

@@ -67,7 +67,7 @@ def _scale(operator: Any, start: np.ndarray) -> float:
     steps = min(SCALE_STEPS, operator.shape[0])
 
     def products(v: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(operator.matmat(v.numpy().astype(start.dtype)))
+        return torch.from_numpy(operator.matmat(v.detach().numpy().astype(start.dtype)))
 
     alpha, beta = lanczos(products, torch.from_numpy(start[:, None]), steps)
     T = torch.diag(alpha[0]) + torch.diag(beta[0], 1) + torch.diag(beta[0], -1)

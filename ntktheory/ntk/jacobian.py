@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntktheory.calls import Watch, call_name, sound
+from ntktheory.calls import soundly
 from ntktheory.functional import Masks, ModelFn, Params, batch_size, masked
 
 
@@ -33,8 +33,7 @@ def jacobian_rows(
 
     def outputs(varied: Params, sample: Any) -> Tensor:
         batch = torch.utils._pytree.tree_map(lambda leaf: leaf.unsqueeze(0), sample)
-        with Watch(lambda func, args, kwargs: sound(func, call_name(func))(*args, **kwargs)):
-            return model_fn(masked(params | varied, masks), batch).squeeze(0)
+        return soundly(model_fn)(masked(params | varied, masks), batch).squeeze(0)
 
     try:
         rows = torch.func.vmap(torch.func.jacrev(outputs), in_dims=(None, 0))(varied, x)
@@ -43,7 +42,7 @@ def jacobian_rows(
     else:
         if not _adds_up(model_fn, params, masks, x, rows):  # and the rules of some are wrong
             rows = _one_by_one(outputs, varied, x)
-    return {name: j.flatten(2) for name, j in rows.items()}
+    return {name: j.reshape(*j.shape[:2], -1) for name, j in rows.items()}
 
 
 def _adds_up(model_fn: ModelFn, params: Params, masks: Masks | None, x: Any, rows: Params) -> bool:
@@ -69,7 +68,7 @@ def _adds_up(model_fn: ModelFn, params: Params, masks: Masks | None, x: Any, row
     u = u.cos().view(some.shape[:2])
     varied = {name: params[name] for name in rows}
     _, pullback = torch.func.vjp(  # type: ignore[misc]
-        lambda v: model_fn(masked(params | v, masks), x), varied
+        lambda v: soundly(model_fn)(masked(params | v, masks), x), varied
     )
     expected = pullback(u)[0]
     tolerance = torch.finfo(some.dtype).eps ** 0.5

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from ntktheory.calls import soundly
 from ntktheory.checks import check_finite
 from ntktheory.functional import FunctionalModel, Masks, Select, batch_size, masked, take
 from ntktheory.ntk.attention import exact_attention
@@ -59,7 +60,8 @@ def empirical_ntk(
         ValueError: If an option is unknown, a batch or mask does not fit, the model is in train mode,
             or the budget is too small for one sample.
         UnsupportedModule: If ``engine="layerwise"`` and a selected parameter has no layer rule.
-        RulesDisagree: If ``engine="layerwise"`` and the network reorders its batch inside.
+        RulesDisagree: If ``engine="layerwise"`` and the network reorders its batch inside, or chooses
+            layers by its data.
         NumericalError: If the kernel is not finite.
 
     Cost:
@@ -211,7 +213,7 @@ def _tile_by_products(problem: Problem, x1: Tensor, x2: Tensor) -> Tensor:
 
     def outputs(varied: dict[str, Tensor], sample: Tensor) -> Tensor:
         effective = masked(model.params | varied, problem.masks)
-        return model.model_fn(effective, sample.unsqueeze(0)).squeeze(0)
+        return soundly(model.model_fn)(effective, sample.unsqueeze(0)).squeeze(0)
 
     def pair(a: Tensor, b: Tensor) -> Tensor:
         out, pullback = torch.func.vjp(lambda p: outputs(p, b), varied)  # type: ignore[misc]

@@ -6,7 +6,6 @@ transforms of ``model_fn``, so they may be vmapped over parameters. Batches may 
 whose leaves all have the sample axis first.
 """
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -35,6 +34,7 @@ class RulesDisagree(UnsupportedModule):
     """The layer rules do not give the derivative of this network."""
 
 
+ORDER_SAMPLES = 8  # samples that are run in another order
 GROUP_BYTES = 1 << 24  # cotangents of several outputs at a time, while they fit in a cache
 
 OnLayer = Callable[[LayerCall, Tensor, Tensor], Tensor]
@@ -224,24 +224,51 @@ def sweep(
     some = next(iter(params.values()))
     zeros = {i: some.new_zeros(()).expand(n, *call.output) for i, call in calls.items()}
 
+    runs: list[Run] = []
+
     def tapped(taps: dict[int, Tensor]) -> tuple[Tensor, dict[int, Tensor]]:
         inputs: dict[int, Tensor] = {}
-        index = itertools.count()
+        seen: list[LayerCall] = []
 
         def tap(call: LayerCall, a: Tensor, result: Tensor) -> Tensor:
-            i = next(index)
-            if i not in taps:
+            i = len(seen)
+            seen.append(call)
+            if i not in taps or result.shape != taps[i].shape:
                 return result
             inputs[i] = a.clone() if layers.writes_in_place else a
             return result + taps[i]
 
-        return _observe(model_fn, params, x, tap).outputs, inputs
+        run = _observe(model_fn, params, x, tap)
+        runs.append(replace(run, calls=seen))
+        return run.outputs, inputs
 
     products = products_by_onednn if all(call.is_vector for call in layers.calls) else nullcontext
     with products():
         outputs, pullback, inputs = torch.func.vjp(tapped, zeros, has_aux=True)  # type: ignore[misc]
+    _check_calls(layers, runs[-1])
     _check_order(model_fn, params, x, layers, inputs)
     return Sweep(calls, inputs, outputs, pullback, products)
+
+
+def _check_calls(layers: Plan, run: Run) -> None:
+    """Check that a run called the planned layers: a network may choose them by its data.
+
+    Raises:
+        RulesDisagree: If it called others.
+    """
+    same = len(run.calls) == len(layers.calls) and all(
+        replace(seen, batched=planned.batched) == planned
+        for seen, planned in zip(run.calls, layers.calls, strict=True)
+    )
+    if not same or not run.elsewhere <= layers.elsewhere:
+        raise RulesDisagree(
+            complaint(
+                "model",
+                "a network that calls the same layers for all data",
+                "other layers for this batch",
+                'Use engine="jacobian".',
+            )
+        )
 
 
 def factors(
@@ -272,10 +299,11 @@ def factors(
 def _check_order(
     model_fn: ModelFn, params: Params, x: Any, layers: Plan, made: dict[int, Tensor]
 ) -> None:
-    """Check that every layer sees the first and the last sample in their places.
+    """Check that every layer sees the samples in their places.
 
-    A network that sorts its batch inside, say, would give each sample another's rows. Under an outer
-    ``vmap`` nothing can be compared.
+    A network that sorts its batch inside, say, would give each sample another's rows. One sample alone
+    and a few in another order must give the inputs that they give in the batch. Under an outer ``vmap``
+    nothing can be compared.
 
     Args:
         model_fn: The network.
@@ -285,32 +313,44 @@ def _check_order(
         made: Inputs of the calls, by their place in the plan.
 
     Raises:
-        RulesDisagree: If an input differs from that of the two samples alone.
+        RulesDisagree: If an input differs.
     """
     if any(torch._C._functorch.is_functorch_wrapped_tensor(a) for a in made.values()):
         return
     n = batch_size(x)
-    ends = [0, n - 1][: min(n, 2)]
-    alone: list[Tensor] = []
+    shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(0))[:ORDER_SAMPLES]
+    for picks in ([n // 2], shuffled.tolist())[: min(n, 2)]:
+        alone: list[Tensor] = []
 
-    def note(call: LayerCall, a: Tensor, result: Tensor) -> Tensor:
-        alone.append(a.clone() if layers.writes_in_place else a)
-        return result
+        def note(call: LayerCall, a: Tensor, result: Tensor, alone: Any = alone) -> Tensor:
+            alone.append(a.clone() if layers.writes_in_place else a)
+            return result
 
-    _observe(model_fn, params, torch.utils._pytree.tree_map(lambda leaf: leaf[ends], x), note)
-    for i, a in made.items():
-        seen, expected = a[ends].double(), alone[i].double()
-        gap = torch.linalg.vector_norm(seen - expected)
-        eps = torch.finfo(a.dtype).eps if a.is_floating_point() else 0.0
-        if not bool(gap <= eps**0.5 * torch.linalg.vector_norm(expected)):
-            raise RulesDisagree(
-                complaint(
-                    "model",
-                    "a network that keeps the order of its samples",
-                    f"another order at the layer of {layers.calls[i].names()[0]!r}",
-                    'Use engine="jacobian".',
+        _observe(model_fn, params, _picked(x, picks), note)
+        for i, a in made.items():
+            if i >= len(alone) or not _close(a[picks], alone[i]):
+                raise RulesDisagree(
+                    complaint(
+                        "model",
+                        "a network that keeps the order of its samples",
+                        f"another order at the layer of {layers.calls[i].names()[0]!r}",
+                        'Use engine="jacobian".',
+                    )
                 )
-            )
+
+
+def _picked(x: Any, picks: list[int]) -> Any:
+    return torch.utils._pytree.tree_map(lambda leaf: leaf[picks], x)
+
+
+def _close(seen: Tensor, expected: Tensor) -> bool:
+    """Say whether two inputs of a layer are the same but for rounding."""
+    if seen.shape != expected.shape:
+        return False
+    eps = torch.finfo(seen.dtype).eps if seen.is_floating_point() else 0.0
+    seen, expected = seen.double(), expected.double()
+    gap = torch.linalg.vector_norm(seen - expected)
+    return bool(gap <= eps**0.5 * torch.linalg.vector_norm(expected))
 
 
 def block(name: str, made: Iterable[Factors]) -> Tensor:

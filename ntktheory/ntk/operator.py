@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ntktheory.calls import METADATA, Watch, call_name, tensors_in
+from ntktheory.calls import METADATA, Watch, call_name, soundly, tensors_in
 from ntktheory.checks import check_batch, check_finite, check_masks, complaint
 from ntktheory.functional import (
     FunctionalModel,
@@ -126,7 +126,11 @@ class NTKOperator:
         def apply(array: Any) -> Any:
             vectors = torch.as_tensor(array, device=self.device).to(self.dtype)
             return (
-                self.matmat(vectors.reshape(self.shape[0], -1)).cpu().numpy().reshape(array.shape)
+                self.matmat(vectors.reshape(self.shape[0], -1))
+                .detach()
+                .cpu()
+                .numpy()
+                .reshape(array.shape)
             )
 
         name = str(self.dtype).removeprefix("torch.")
@@ -189,7 +193,7 @@ def ntk_products(
     rows = vectors.split(size * (vectors.shape[0] // n))
 
     def outputs(theta: Params, chunk: Any) -> Tensor:
-        return model_fn(masked(params | theta, masks), chunk).flatten()
+        return soundly(model_fn)(masked(params | theta, masks), chunk).flatten()
 
     def pulled(chunk: Any, v: Tensor) -> Params:
         _, pullback = torch.func.vjp(lambda theta: outputs(theta, chunk), varied)  # type: ignore[misc]

@@ -49,6 +49,7 @@ class Problem:
         c: Number of outputs C.
         chunk: Samples per tile.
         samples_per_pass: Samples that are differentiated at a time.
+        activations: Numbers that a pass holds per sample, about four per output of a layer.
     """
 
     model: FunctionalModel
@@ -62,6 +63,7 @@ class Problem:
     c: int = 1
     chunk: int = 1
     samples_per_pass: int = 1
+    activations: int = 0
 
     def contraction(self, call: LayerCall) -> Contraction | None:
         """Choose how the weight of a call is contracted; None if it is not wanted."""
@@ -124,11 +126,21 @@ def prepare(
     outputs, layers = checked_plan(model, effective, x1, "x1")
     if x2 is not None:
         check_batch("x2", x2)
-        _, others = checked_plan(model, effective, x2, "x2")
+        outputs2, others = checked_plan(model, effective, x2, "x2")
+        if outputs2.shape[1] != outputs.shape[1]:
+            raise ValueError(
+                complaint(
+                    "x2",
+                    f"samples with {outputs.shape[1]} outputs, like x1",
+                    f"{outputs2.shape[1]} outputs",
+                    "Compare samples of one kind.",
+                )
+            )
         layers = _common(layers, others, x1.shape[0], frozenset(model.params))
     c = outputs.shape[1]
     problem = _problem(model, masks or {}, layers, names, engine)
-    problem = replace(problem, names=names, output=output, c=c)
+    held = 4 * sum(prod(call.output) for call in layers.calls)
+    problem = replace(problem, names=names, output=output, c=c, activations=held)
     samples = x1.shape[0] + (0 if x2 is None else x2.shape[0])
     chunk = chunk_size or _planned_chunk(problem, samples, budget_bytes)
     problem = replace(problem, chunk=min(chunk, max(samples, 1)))
@@ -187,7 +199,8 @@ def _planned_chunk(problem: Problem, samples: int, budget_bytes: int | None) -> 
     kept += sum(params[name].numel() for name in set(problem.layerwise) - in_factors)
     unit = max((_first(params[name]) for name in in_factors), default=0)
     others = 3 * sum(params[name].numel() for name in problem.jacobian)
-    numbers = _activations(problem) + c * (kept + unit + others)
+    passes = c if problem.jacobian else 1  # rows are differentiated for all outputs at once
+    numbers = problem.activations * passes + c * (kept + unit + others)
     needed = numbers * _itemsize(problem)
     if budget_bytes is not None and min(samples, 2) * needed > budget_bytes:
         raise ValueError(
@@ -211,14 +224,9 @@ def _first(weight: Tensor) -> int:
 
 def _planned_pass(problem: Problem) -> int:
     """Plan the samples per pass, as even as they go into a chunk."""
-    size = max(1, PASS_BYTES // max(1, _activations(problem) * _itemsize(problem)))
+    size = max(1, PASS_BYTES // max(1, problem.activations * _itemsize(problem)))
     passes = -(-problem.chunk // size)
     return -(-problem.chunk // passes)
-
-
-def _activations(problem: Problem) -> int:
-    """Count what a pass holds per sample: about four numbers per output of a layer."""
-    return 4 * sum(prod(call.output) for call in problem.layers.calls)
 
 
 def _itemsize(problem: Problem) -> int:

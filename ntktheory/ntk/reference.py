@@ -42,8 +42,8 @@ def ntk(
     j2 = j1 if x2 is None else jacobian(model_fn, params, masks, x2)
     theta = torch.zeros(())
     for name in params if names is None else names:
-        a = j1[name].flatten(start_dim=2)
-        b = j2[name].flatten(start_dim=2)
+        a = j1[name].reshape(*j1[name].shape[:2], -1)
+        b = j2[name].reshape(*j2[name].shape[:2], -1)
         theta = theta + torch.einsum("ncp,mdp->nmcd", a, b)
     return theta
 

@@ -239,10 +239,10 @@ def _scale_rows(call: LayerCall, a: Tensor, g: Tensor) -> Tensor:
 
 def _embedding_rows(call: LayerCall, a: Tensor, g: Tensor) -> Tensor:
     rows = torch.arange(call.weight_shape[0], device=a.device)
-    hot = a.flatten(1).unsqueeze(-1) == rows
+    hot = a.reshape(a.shape[0], -1, 1) == rows
     if call.padding_idx is not None:
         hot = hot & (rows != call.padding_idx % call.weight_shape[0])
-    return (hot.to(g.dtype).transpose(1, 2) @ g.flatten(1, -2)).flatten(1)
+    return (hot.to(g.dtype).transpose(1, 2) @ g.reshape(g.shape[0], -1, g.shape[-1])).flatten(1)
 
 
 def _keep_axes(g: Tensor, axes: tuple[int, ...]) -> Tensor:

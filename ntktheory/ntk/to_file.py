@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ntktheory.checks import complaint
-from ntktheory.functional import FunctionalModel, Masks, Select
+from ntktheory.functional import FunctionalModel, Masks, Select, masked
 from ntktheory.ntk.contractions import Output, swapped
 from ntktheory.ntk.kernel import check_kernel_finite, tiles
+from ntktheory.ntk.layerwise import RulesDisagree
 from ntktheory.ntk.problem import Engine, Problem, prepare
 
 
@@ -57,6 +58,9 @@ def ntk_to_file(
         ValueError: As for ``empirical_ntk``; or if the folder does not exist, ``path`` does, or what
             stands there was begun with other parameters, data or options.
         UnsupportedModule: If ``engine="layerwise"`` and a selected parameter has no layer rule.
+        RulesDisagree: If ``engine="layerwise"`` and the network reorders its batch inside, or chooses
+            layers by its data; under "auto" all tiles are then made anew from rows, and a killed run
+            goes on with ``engine="jacobian"``.
         NumericalError: If a tile is not finite; the tiles before it stay.
 
     Example:
@@ -67,12 +71,25 @@ def ntk_to_file(
         (4, 4, 2, 2)
     """
     target = Path(path)
-    partial, ledger = (
-        target.with_name(target.name + ".partial"),
-        target.with_name(target.name + ".tiles"),
-    )
     _check_target(target)
-    problem = prepare(model, x1, x2, output, select, masks, engine, chunk_size, budget_bytes)
+    plan = (model, x1, x2, output, select, masks)
+    problem = prepare(*plan, engine, chunk_size, budget_bytes)
+    try:
+        return _written(target, problem, x1, x2, progress)
+    except RulesDisagree:
+        if engine != "auto":
+            raise
+    for unfinished in _unfinished(target):  # begin anew, by rows
+        unfinished.unlink()
+    problem = prepare(*plan, "jacobian", chunk_size, budget_bytes)
+    return _written(target, problem, x1, x2, progress)
+
+
+def _written(
+    target: Path, problem: Problem, x1: Tensor, x2: Tensor | None, progress: bool
+) -> np.memmap:
+    partial, ledger = _unfinished(target)
+    output = problem.output
     run = _fingerprint(problem, x1, x2)
     done = _read(ledger, run) if partial.exists() else set()
     kernel = _open(partial, problem, x1, x1 if x2 is None else x2, fresh=not ledger.exists())
@@ -93,6 +110,11 @@ def ntk_to_file(
     return np.load(target, mmap_mode="r", allow_pickle=False)
 
 
+def _unfinished(target: Path) -> tuple[Path, Path]:
+    """Return the files of tiles, and of which tiles are done, while a kernel is being written."""
+    return target.with_name(target.name + ".partial"), target.with_name(target.name + ".tiles")
+
+
 def _check_target(target: Path) -> None:
     if not target.parent.is_dir():
         raise ValueError(
@@ -109,12 +131,18 @@ def _fingerprint(problem: Problem, x1: Tensor, x2: Tensor | None) -> str:
     parts: list[tuple[str, Tensor | None]] = [("x1", x1), ("x2", x2)]
     parts += [*problem.model.params.items(), *problem.model.buffers.items()]
     parts += [(f"mask {name}", mask) for name, mask in sorted(problem.masks.items())]
+    effective = masked(problem.model.params, problem.masks)
+    for x in (x1, x2):
+        if x is not None:  # what the layers do in between shows in the outputs only
+            parts.append(("f", problem.model.model_fn(effective, x[[0, -1]])))
     digest = hashlib.sha256()
     for name, tensor in parts:
         digest.update(name.encode())
         if tensor is not None:
             digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(
+                tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
+            )
     options = [
         problem.layerwise,
         problem.jacobian,

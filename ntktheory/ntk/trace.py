@@ -95,8 +95,8 @@ def ntk_trace(
     check_masks(masks, model.params)
     names = selected(model, select)
     check_batch("x", x)
-    layers = checked_plan(model, masked(model.params, masks), x)[1]
-    size = chunk_size or _planned_chunk(layers, model.params, names, x)
+    outputs, layers = checked_plan(model, masked(model.params, masks), x)
+    size = chunk_size or _planned_chunk(layers, model.params, names, x, outputs.shape[1])
     chunks = [take(x, i, i + size) for i in range(0, x.shape[0], size)]
     if per == "parameter":
         return _finite(
@@ -215,7 +215,7 @@ def _differentiate(
     try:
         run = sweep(model_fn, effective, x, layers, covered) if covered else None
     except RulesDisagree:
-        run, rest = None, [name for name in names if name in layers.used()]
+        run, rest = None, list(names)
     rows = jacobian_rows(model_fn, params, masks, x, rest) if rest else {}
     return run, layers.single_use(), rows
 
@@ -248,8 +248,8 @@ def _finite(values: Params) -> Params:
     return values
 
 
-def _planned_chunk(layers: Plan, params: Params, names: tuple[str, ...], x: Tensor) -> int:
-    """Plan the samples per chunk: the activations, and one output's rows of the largest parameter."""
+def _planned_chunk(layers: Plan, params: Params, names: tuple[str, ...], x: Tensor, c: int) -> int:
+    """Plan the samples per chunk: activations, one output's largest rows, all rows without a rule."""
     vectors = {
         name
         for call in layers.calls
@@ -258,5 +258,7 @@ def _planned_chunk(layers: Plan, params: Params, names: tuple[str, ...], x: Tens
     }
     rows = [params[name].numel() for name in names if name not in vectors]
     activations = 4 * sum(prod(call.output) for call in layers.calls)
-    bytes_per_sample = (2 * max(rows, default=0) + activations) * x.element_size()
+    others = sum(params[name].numel() for name in names if name in layers.used() - layers.covered())
+    held = 2 * max(rows, default=0) + activations + 3 * c * others
+    bytes_per_sample = held * x.element_size()
     return max(1, min(x.shape[0], CHUNK_BYTES // max(1, bytes_per_sample)))

@@ -191,7 +191,7 @@ def set_group(monkeypatch, model, x, outputs):
 
 def set_samples_per_pass(monkeypatch, model, x, samples):
     planned = problem.prepare(model, x, None, "full", None, None, "auto", None, None)
-    size = samples * 8 * max(1, problem._activations(planned))
+    size = samples * 8 * max(1, planned.activations)
     monkeypatch.setattr(problem, "PASS_BYTES", size)
     return problem.prepare(model, x, None, "full", None, None, "auto", None, None).samples_per_pass
 
