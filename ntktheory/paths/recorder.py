@@ -167,6 +167,11 @@ class Recorder:
                 else " of two tensors that both depend on the data"
             )
             self._refuse(call.short + also, "Both of its operands depend on the data")
+        if DATA not in given and any(isinstance(tag, Counter) for tag in given):
+            self._refuse(
+                f"{call.short} of parameters without data",
+                "Its weight would stand before an edge that is no input",
+            )
         if DATA in given[1:] and call.short not in MATRIX_PRODUCTS:
             self._refuse(f"{call.short} with a weight that depends on the data")
 

@@ -165,3 +165,23 @@ def test_writes_that_have_no_rule(name):
     model = functional(Writes(IN_PLACE[name]).double())
     with pytest.raises(UnsupportedModule, match=f"got {name} at"):
         record(model.model_fn, model.params, draw(2, 3))
+
+
+class LowRank(nn.Module):
+    """A weight that is a matrix product of parameters, or of a parameter and a constant."""
+
+    def __init__(self, constant):
+        super().__init__()
+        self.p, self.q = (nn.Parameter(torch.ones(1, 1).double()) for _ in range(2))
+        if constant:
+            del self.p
+            self.register_buffer("p", torch.ones(1, 1).double())
+
+    def forward(self, x):
+        return torch.nn.functional.linear(x, self.p @ self.q)
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_layers_without_data_are_refused(constant):
+    with pytest.raises(UnsupportedModule, match="of parameters without data"):
+        path_bounds(LowRank(constant), torch.ones(1, 1).double())
