@@ -13,8 +13,10 @@ A pass is one of two:
   from a list: of a values pass, or of anything else that is to stand before an edge.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -126,24 +128,59 @@ def run_directional(
         powers: The powers of gates and fixed edges.
 
     Returns:
-        The derivative of the outputs, [N, C]. Cost: about one forward pass.
+        The derivative of the outputs, [N, C]. Cost: about one forward pass; more where the direction
+        spans more than half of the dtype's exponents.
 
     Raises:
         UnsupportedModule: If the network calls a function without a path rule.
     """
     relative = {name: d.shifted(-weights.exponents[name]) for name, d in direction.by_name.items()}
-    sizes = torch.stack([size(d.mantissa) + d.exponent for d in relative.values()])
-    common = torch.where(torch.isfinite(sizes.amax()), sizes.amax(), 0.0)
-    tangents = {name: d.mantissa * power(d.exponent - common) for name, d in relative.items()}
-    zero = Scaled(torch.zeros_like(like), torch.zeros_like(common))
-    given = Given(inputs, common, direction.constant)
+    sizes = {name: size(d.mantissa) + d.exponent for name, d in relative.items()}
+    parts = []
+    for names in _alike(sizes):
+        common = torch.stack([sizes[name] for name in names]).amax()
+        common = torch.where(torch.isfinite(common), common, 0.0)
+        tangents = {name: torch.zeros_like(p) for name, p in weights.theta.items()} | {
+            name: relative[name].mantissa * power(relative[name].exponent - common)
+            for name in names
+        }
+        zero = Scaled(torch.zeros_like(like), torch.zeros_like(common))
+        given = Given(inputs, common, direction.constant)
 
-    def outputs(theta: Params) -> tuple[Tensor, Tensor]:
-        z = Directional(weights, zero, gates, powers, given).run(model_fn, theta)
-        return z.mantissa, z.exponent
+        def outputs(theta: Params, zero: Scaled = zero, given: Given = given) -> Any:
+            z = Directional(weights, zero, gates, powers, given).run(model_fn, theta)
+            return z.mantissa, z.exponent
 
-    z, _, exponent = torch.func.jvp(outputs, (weights.theta,), (tangents,), has_aux=True)  # type: ignore[misc]
-    return Scaled(z, exponent)
+        z, _, exponent = torch.func.jvp(outputs, (weights.theta,), (tangents,), has_aux=True)  # type: ignore[misc]
+        parts.append(Scaled(z, exponent))
+    if len(parts) == 1:
+        return parts[0]
+    largest = torch.stack([size(part.mantissa) + part.exponent for part in parts]).amax()
+    largest = torch.where(torch.isfinite(largest), largest, 0.0)
+    aligned = [part.mantissa * power(part.exponent - largest) for part in parts]
+    return Scaled(torch.stack(aligned).sum(0), largest)
+
+
+def _alike(sizes: Mapping[str, Tensor]) -> list[list[str]]:
+    """Group the parameters of a direction so that none vanishes beside another of its group.
+
+    Args:
+        sizes: Name -> exponent of the largest entry. Under ``vmap`` they are unknown: one group.
+
+    Returns:
+        Names by group, the largest first.
+    """
+    if any(torch._C._functorch.is_functorch_wrapped_tensor(s) for s in sizes.values()):
+        return [list(sizes)]
+    groups: list[list[str]] = []
+    top = math.inf
+    for name in sorted(sizes, key=lambda name: -float(sizes[name])):
+        spread = math.log2(torch.finfo(sizes[name].dtype).max) / 2
+        if not groups or float(sizes[name]) < top - spread:
+            groups.append([])
+            top = float(sizes[name])
+        groups[-1].append(name)
+    return groups
 
 
 def absolute(model_fn: ModelFn) -> Callable[[Params, tuple[Tensor, Gates]], Tensor]:

@@ -173,3 +173,18 @@ def test_edge_by_gradients_and_by_directions(masked):
     assert path_bounds(model, x, masks=masks, names="edge").upper["edge"] == pytest.approx(
         expected, rel=1e-12
     )
+
+
+def test_small_parameters_are_seen_beside_huge_ones_that_meet_dead_units():
+    # f = relu(w1 x) 2^510 · 0 + b: the head's path is dead, the bias carries all of the trace.
+    model = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1)).double()
+    with torch.no_grad():
+        model[0].weight.fill_(-1.0)
+        model[0].bias.zero_()
+        model[2].weight.fill_(2.0**510)
+        model[2].bias.fill_(1.0)
+    bounds = path_bounds(
+        model, torch.ones(1, 1).double(), names=["edge", "half", "edge_per_output"]
+    )
+    assert bounds.trace == 1
+    assert all(value >= 1 for value in bounds.upper.values())
