@@ -72,6 +72,21 @@ def functional(model: nn.Module | FunctionalModel) -> FunctionalModel:
             )
         )
     _check_eval_mode(model)
+    return as_function(model)
+
+
+def as_function(model: nn.Module) -> FunctionalModel:
+    """Turn a module into a function of its parameters in whatever mode it is; see ``functional``.
+
+    Args:
+        model: A module that draws no random numbers and changes no buffer when it runs.
+
+    Returns:
+        The functional model.
+
+    Raises:
+        ValueError: If it has no parameters.
+    """
     params = {name: p.detach() for name, p in model.named_parameters()}
     if not params:
         raise ValueError(complaint("model", "a network with parameters", "none", "Add a layer."))

@@ -1,4 +1,4 @@
-"""Batch norm while scoring: the statistics of the noise batch, as the published code takes them."""
+"""Batch norm while scoring: the model's own statistics, or those of the batch."""
 
 import copy
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ntktheory.checks import complaint
-from ntktheory.functional import FunctionalModel, Params, functional
+from ntktheory.functional import FunctionalModel, Params, as_function, functional
 
 Statistics = Callable[[Params, Tensor], Params]
 BN_MODES = ("eval", "official")
@@ -39,16 +39,7 @@ def official_statistics(model: nn.Module | FunctionalModel) -> Statistics:
         >>> float(found["0.running_mean"]), float(found["0.running_var"])
         (2.0, 2.0)
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            complaint(
-                "model",
-                'an nn.Module for bn="official"',
-                type(model).__name__,
-                'Pass the module itself, or use bn="eval".',
-            )
-        )
-    own = copy.deepcopy(model)
+    own = _own_copy(model, 'bn="official"')
     frozen = functional(own)  # checks that the model given is in eval mode
     norms = batch_norms(own)
     for norm in norms.values():
@@ -76,6 +67,48 @@ def official_statistics(model: nn.Module | FunctionalModel) -> Statistics:
         return buffers
 
     return statistics
+
+
+def with_batch_statistics(model: nn.Module | FunctionalModel) -> FunctionalModel:
+    """Return a model as a function whose batch norms normalise by the batch itself.
+
+    What train mode computes, derivatives through mean and variance included, but nothing is updated:
+    the function is pure, and its samples mix. Everything else stays in eval mode.
+
+    Args:
+        model: A module in eval mode; it is copied and not changed.
+
+    Returns:
+        The function; its buffers are those of the other modules.
+
+    Raises:
+        TypeError: If ``model`` is not an ``nn.Module``: a FunctionalModel has no modes.
+        ValueError: If a module would act differently in training.
+
+    Example:
+        >>> net = with_batch_statistics(nn.Sequential(nn.BatchNorm1d(1, eps=0)).eval())
+        >>> net.model_fn(net.params, torch.tensor([[1.0], [3.0]])).flatten()
+        tensor([-1.,  1.])
+    """
+    own = _own_copy(model, 'bn="train"')
+    functional(own)  # checks that the model given is in eval mode
+    for norm in batch_norms(own).values():
+        norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+        norm.track_running_stats = False
+    return as_function(own)
+
+
+def _own_copy(model: nn.Module | FunctionalModel, option: str) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            complaint(
+                "model",
+                f"an nn.Module for {option}",
+                type(model).__name__,
+                'Pass the module itself, or use bn="eval".',
+            )
+        )
+    return copy.deepcopy(model)
 
 
 def batch_norms(model: nn.Module | FunctionalModel) -> dict[str, _BatchNorm]:

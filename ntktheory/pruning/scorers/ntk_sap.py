@@ -1,15 +1,14 @@
 """NTK-SAP: the saliency of a random perturbation's effect, over new weights and new noise."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ntktheory.estimators.ntk_sap import Form
-from ntktheory.estimators.ntk_sap_draws import sample_draws
+from ntktheory.estimators.ntk_sap_draws import Inputs, Law, Weights, sample_draws
 from ntktheory.estimators.ntk_sap_score import SIGMA, Realization, Sign, ntk_sap_score
-from ntktheory.functional import FunctionalModel, Masks, Params
+from ntktheory.functional import FunctionalModel, Masks, Params, Select
 
 REALIZATIONS = 5
 
@@ -26,7 +25,13 @@ def ntk_sap(
     bn: str = "eval",
     sign: Sign = "abs_of_mean",
     x: Tensor | None = None,
-    **sampler: Any,
+    input_shape: Sequence[int] | None = None,
+    samples: int | None = None,
+    batch_size: int | None = None,
+    weights: Weights = "new",
+    inputs: Inputs = "noise",
+    perturb: Select = "prunable",
+    law: Law = "gaussian",
 ) -> Params:
     """Return NTK-SAP's score, *summed* over its realisations as the published code does.
 
@@ -43,9 +48,14 @@ def ntk_sap(
         form: "jvp" or "finite_difference".
         bn: "eval" or "official", see ``ntk_sap_score``.
         sign: "abs_of_mean" (published), "signed" or "mean_of_abs".
-        x: Real images, or the shape of the noise; see ``sample_draws``.
-        **sampler: Its further options: ``input_shape``, ``samples``, ``batch_size``, ``weights``,
-            ``inputs``, ``perturb``, ``law``.
+        x: Real images, or the shape of the noise; see ``sample_draws`` for this and what follows.
+        input_shape: Shape of one input.
+        samples: Inputs per realisation.
+        batch_size: Inputs per draw.
+        weights: "new" or "fixed".
+        inputs: "noise", "fixed_noise" or "data".
+        perturb: The perturbed parameters.
+        law: "gaussian" or "rademacher".
 
     Returns:
         Name -> score for every prunable weight, shaped like it; larger = keep. Dropped weights have
@@ -70,7 +80,13 @@ def ntk_sap(
             realizations=realizations,
             generator=generator,  # type: ignore[arg-type]  # None is refused there
             x=x,
-            **sampler,
+            input_shape=input_shape,
+            samples=samples,
+            batch_size=batch_size,
+            weights=weights,
+            inputs=inputs,
+            perturb=perturb,
+            law=law,
         )
     estimate = ntk_sap_score(model, draws, sigma=sigma, form=form, bn=bn, masks=masks)
     return {name: estimate.count * s for name, s in estimate.score(sign).items()}

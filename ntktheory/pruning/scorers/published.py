@@ -1,0 +1,43 @@
+"""Every scorer that comes with the library, as its authors use it."""
+
+from ntktheory.pruning.scorers.ntk_sap import ntk_sap
+from ntktheory.pruning.scorers.path_edge import path_edge
+from ntktheory.pruning.scorers.px import px
+from ntktheory.pruning.scorers.px_bound import px_bound
+from ntktheory.pruning.scorers.px_repo import px_repo
+from ntktheory.pruning.scorers.registry import register_scorer
+from ntktheory.pruning.scorers.synflow_l2 import synflow_l2
+from ntktheory.pruning.scorers.t_sq import t_sq
+
+PX = "PX (Iurada et al. 2024)"
+OURS = "this project"
+
+register_scorer(
+    "synflow_l2", synflow_l2, "θ² ∂z₂/∂θ², z₂ = Σ_p v_p²",
+    paper="Gebhart et al. 2021; PX", rounds=100, cost="1 on one sample",
+)  # fmt: skip
+register_scorer(
+    "ntk_sap", ntk_sap, "|Σ_r ∂/∂m Σ_nc (f(z; θ_r⊙m) − f(z; (θ_r+Δ_r)⊙m))²|",
+    paper="NTK-SAP (Wang et al. 2023)", rounds=20, cost="2 per realisation; 3 by JVP",
+)  # fmt: skip
+register_scorer(
+    "px", px, "θ² ∂Z/∂θ², Z = Σ_nc z1_nc z2_c",
+    paper=f"{PX}, Eq. 9", rounds=100, cost="2 forward, and 1 on one sample",
+)  # fmt: skip
+register_scorer(
+    "px_bound", px_bound, "θ² ∂R_PX/∂θ²",
+    paper=f"{PX}, Eq. 6", rounds=100, cost="2 forward, and 3 on one sample",
+)  # fmt: skip
+register_scorer(
+    "px_repo", px_repo, "θ² |∂Z/∂θ²|, with train-mode batch norm",
+    paper=f"{PX}, published code of February 2025", rounds=100,
+    cost="2 forward, and 1 on one sample",
+)  # fmt: skip
+register_scorer(
+    "path_edge", path_edge, "θ² A B, the terms of R_edge = Σ_j A_j B_j",
+    paper=OURS, cost="1, 1 forward, and 1 on one sample", rounds=100,
+)  # fmt: skip
+register_scorer(
+    "t_sq", t_sq, "θ² Σ_xc Σ_{p∋j} a_p² x_p² w_pj²",
+    paper=OURS, cost="1 and 1 forward", rounds=100,
+)  # fmt: skip

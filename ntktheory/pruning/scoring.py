@@ -1,0 +1,233 @@
+"""``score``: a scorer on a model, with its input checked and its output presentable."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ntktheory.checks import (
+    NumericalError,
+    check_batch,
+    check_choice,
+    check_finite,
+    check_masks,
+    complaint,
+)
+from ntktheory.estimators.batch_norm_modes import with_batch_statistics
+from ntktheory.functional import (
+    FunctionalModel,
+    Masks,
+    Params,
+    evaluate,
+    functional,
+    masked,
+    to_dtype,
+)
+from ntktheory.pruning.scorers.registry import SUPPLIED, Scorer, find_scorer
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def score(
+    model: nn.Module | FunctionalModel,
+    scorer: str,
+    *,
+    batch: Any = None,
+    loss_fn: Loss | None = None,
+    masks: Masks | None = None,
+    input_shape: Sequence[int] | None = None,
+    generator: torch.Generator | None = None,
+    **options: Any,
+) -> Params:
+    """Score every prunable weight of a model; larger = keep.
+
+    The model is not changed: weights, buffers, modes, gradients and torch's random state stay as they
+    are.
+
+    Args:
+        model: A module in eval mode, or a FunctionalModel.
+        scorer: A key of ``SCORERS``.
+        batch: ``(x, y)``, or only ``x`` for scorers without labels; ignored by those without data.
+        loss_fn: ``loss_fn(outputs, y) -> scalar``; None means mean cross-entropy.
+        masks: Name -> bool mask of prunable parameters; scores are those of f(θ⊙m).
+        input_shape: Shape of one input, for scorers that only need to know it; None takes it from the
+            batch.
+        generator: Source of randomness of the scorers that draw.
+        **options: Options of the scorer; and ``bn="eval" | "train"`` where it has a loss: which
+            statistics its batch norms use, the model's own or the batch's.
+
+    Returns:
+        Name -> score for the prunable parameters, shaped like them, in the model's dtype. Where the
+        largest score does not fit that, all are divided by one power of two.
+
+    Raises:
+        TypeError: If the batch, a mask or the generator is of another type, or ``bn="train"`` has no
+            ``nn.Module``.
+        ValueError: If the scorer, an option or a mask is unknown or does not fit, something that the
+            scorer needs is missing, nothing is prunable, or the model is in train mode.
+        NumericalError: If the batch or a score is not finite; the message names the layer.
+
+    Cost:
+        That of the scorer, see ``SCORERS[scorer].cost``.
+
+    Example:
+        >>> net = nn.Linear(2, 1, bias=False)
+        >>> torch.equal(score(net, "magnitude")["weight"], net.weight.abs())
+        True
+    """
+    entry = find_scorer(scorer)
+    own, options = functional(model), dict(options)
+    check_prunable(own)
+    check_masks(masks, {name: own.params[name] for name in own.prunable}, binary=True)
+    net = _with_batch_norm(model, own, entry, options)
+    for name in options:
+        check_choice(f"option of {scorer!r}", name, entry.options)
+    if entry.float64:
+        net = to_dtype(net, torch.float64)
+    supplied = {"model": model, "model_fn": net.model_fn, "params": net.params, "masks": masks}
+    supplied |= {"names": net.prunable, "loss_fn": loss_fn or F.cross_entropy}
+    supplied |= {"generator": generator} | _inputs(entry, net, masks, batch, input_shape)
+    _check_needs(entry, supplied)
+    given = {name: value for name, value in supplied.items() if name in entry.takes}
+    found = entry.function(**given, **options)
+    return _presentable(entry, found, {name: own.params[name] for name in own.prunable})
+
+
+def check_prunable(net: FunctionalModel) -> None:
+    """Check that a network has prunable weights.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if not net.prunable:
+        raise ValueError(
+            complaint(
+                "model",
+                "a network with prunable weights",
+                "none",
+                "Only weights of Linear and convolution layers are scored.",
+            )
+        )
+
+
+def _with_batch_norm(
+    model: nn.Module | FunctionalModel,
+    own: FunctionalModel,
+    entry: Scorer,
+    options: dict[str, Any],
+) -> FunctionalModel:
+    """Take ``bn`` out of the options of a scorer that leaves it to us."""
+    if not entry.batch_norm:
+        return own
+    mode = options.pop("bn", "eval")
+    check_choice("bn", mode, ("eval", "train"))
+    return own if mode == "eval" else with_batch_statistics(model)
+
+
+def _inputs(
+    entry: Scorer,
+    net: FunctionalModel,
+    masks: Masks | None,
+    batch: Any,
+    input_shape: Sequence[int] | None,
+) -> dict[str, Any]:
+    """Return x, y, like and input_shape, checked where the scorer takes them."""
+    x, y = batch if isinstance(batch, tuple | list) and len(batch) == 2 else (batch, None)
+    if not entry.takes & {"x", "y", "like"}:
+        return {"x": None, "y": None, "like": None, "input_shape": input_shape}
+    if x is not None:
+        check_batch("batch", x)
+        p = net.params[net.prunable[0]]
+        x = x.to(p.dtype) if entry.float64 else x
+        evaluate(net.model_fn, masked(net.params, masks), x[: 2 if y is not None else 1], "batch")
+    like = None
+    if input_shape is not None:
+        p = net.params[net.prunable[0]]
+        like = torch.zeros(1, *input_shape, dtype=p.dtype, device=p.device)
+    elif x is not None:
+        like, input_shape = x[:1], x.shape[1:]
+    if "y" in entry.takes and x is not None and y is not None:
+        _check_labels(x, y)
+    return {"x": x, "y": y, "like": like, "input_shape": input_shape}
+
+
+def _check_labels(x: Tensor, y: Any) -> None:
+    if not isinstance(y, Tensor) or y.ndim == 0 or y.shape[0] != x.shape[0]:
+        raise ValueError(
+            complaint(
+                "batch",
+                f"(x, y) with one label for each of {x.shape[0]} samples",
+                f"labels of shape {list(y.shape)}" if isinstance(y, Tensor) else type(y).__name__,
+                "Pass as many labels as inputs.",
+            )
+        )
+    if y.is_floating_point():
+        check_finite("labels", y, "Clean the data: the labels themselves are non-finite.")
+
+
+def _check_needs(entry: Scorer, supplied: Mapping[str, Any]) -> None:
+    """Check that what the scorer cannot do without is there, and of the right type."""
+    remedy = {
+        "x": ("batch", "Pass batch=(x, y), or batch=x for a scorer without labels."),
+        "y": ("batch", "Pass batch=(x, y): this scorer has a loss."),
+        "like": ("input_shape", "Pass input_shape=[…] without the sample axis, or a batch."),
+        "input_shape": ("input_shape", "Pass it without the sample axis, or a batch."),
+        "generator": ("generator", "Pass torch.Generator().manual_seed(seed)."),
+    }
+    for name, (argument, text) in remedy.items():
+        if name in entry.needs and supplied[name] is None:
+            what = "labels" if name == "y" else SUPPLIED[name]
+            raise ValueError(
+                complaint(argument, f"given for {entry.name!r}", f"none ({what})", text)
+            )
+    generator = supplied["generator"]
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            complaint(
+                "generator", "a torch.Generator", type(generator).__name__, remedy["generator"][1]
+            )
+        )
+
+
+def _presentable(entry: Scorer, found: Any, own: Params) -> Params:
+    """Return the scores of the prunable parameters, checked, in the model's dtype."""
+    scores = {}
+    for name, p in own.items():
+        s = found.get(name) if isinstance(found, Mapping) else None
+        if not isinstance(s, Tensor) or s.shape != p.shape:
+            raise ValueError(
+                complaint(
+                    f"scorer {entry.name!r}",
+                    f"a function that returns a score of shape {list(p.shape)} for {name!r}",
+                    list(s.shape) if isinstance(s, Tensor) else type(s).__name__,
+                    "Return name -> tensor for every prunable parameter.",
+                )
+            )
+        scores[name] = s.detach()
+        bad = int((~torch.isfinite(s)).sum())
+        if bad:
+            raise NumericalError(
+                complaint(
+                    f"score of {name!r} by {entry.name!r}",
+                    "finite",
+                    f"{bad} of {s.numel()} entries NaN or Inf",
+                    "The input was finite: look at the weights, rescale them, or use float64.",
+                )
+            )
+    return _fitting(scores, own)
+
+
+def _fitting(scores: Params, own: Params) -> Params:
+    """Convert to the parameters' types; if the largest does not fit, divide all by a power of two."""
+    largest = max(float(s.abs().max()) for s in scores.values())
+    room = min(torch.finfo(p.dtype).max for p in own.values())
+    if largest > room**0.75 or 0 < largest < room**-0.75:
+        shift = -math.frexp(largest)[1]
+        half = shift // 2
+        scores = {name: s * 2.0**half * 2.0 ** (shift - half) for name, s in scores.items()}
+    return {
+        name: s.to(dtype=own[name].dtype, device=own[name].device) for name, s in scores.items()
+    }
