@@ -9,9 +9,7 @@ that this library computes, to 1e-5 of the largest; the sides take turns, one ca
 import argparse
 import json
 import math
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.ntk_peers.client import Client, fresh  # noqa: E402
 from benchmarks.ntk_peers.environments import ENVIRONMENTS  # noqa: E402
+from benchmarks.record import Record, commit, hardware, save  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "ntk.json"
 SAME = 1e-5
@@ -42,7 +41,6 @@ SIDES = {
     ),
 }  # fmt: skip
 
-Record = dict[str, Any]
 Clients = dict[str, Client]
 
 
@@ -62,13 +60,13 @@ def main() -> None:
             for quantity in QUANTITIES:
                 entry = compare(clients, work, quantity, options, folder) | {"commit": commit()}
                 record["works"].append(entry)
-                save(record)
+                save(RESULT, record)
                 print(table(entry), flush=True)
         if options.slopes:
             points = clients[OURS].ask("slopes", repeats=max(3, options.runs // 3))
             record["growth"] = growth(points.get("points", []))
             record["growth_commit"] = commit()
-            save(record)
+            save(RESULT, record)
             print(growth_table(record["growth"]))
         for client in clients.values():
             client.close()
@@ -212,36 +210,6 @@ def growth_table(fits: list[Record]) -> str:
         for f in fits
     ]
     return "\n".join(lines)
-
-
-def save(record: Record) -> None:
-    """Write the record whole, or not at all."""
-    RESULT.parent.mkdir(exist_ok=True)
-    temporary = RESULT.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    temporary.replace(RESULT)
-
-
-def commit() -> str:
-    """Return the commit of this checkout, with a mark if files differ from it."""
-    command = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout.strip()
-
-
-def hardware() -> Record:
-    """Describe the machine."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": len(names),
-        "avx512": "avx512f" in flags,
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "threads": 1,
-    }
 
 
 def _numbers(answer: Record, folder: Path) -> np.ndarray | None:

@@ -176,14 +176,6 @@ def table(record: Record) -> str:
     return "\n".join(lines)
 
 
-def save(record: Record) -> None:
-    """Write the record whole, or not at all, numbers to six digits."""
-    rounded = json.loads(json.dumps(record), parse_float=lambda text: float(f"{float(text):.6g}"))
-    temporary = RESULT.with_suffix(".tmp")
-    temporary.write_text(json.dumps(rounded, indent=1, ensure_ascii=False) + "\n")
-    temporary.replace(RESULT)
-
-
 def _number(value: float | None) -> str:
     return f"{'–':>9}" if value is None else f"{value:9.2e}"
 

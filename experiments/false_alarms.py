@@ -387,14 +387,5 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def save(record: Record) -> None:
-    """Write the record whole, or not at all, numbers to six digits."""
-    rounded = json.loads(json.dumps(record), parse_float=lambda text: float(f"{float(text):.6g}"))
-    RECORD.parent.mkdir(exist_ok=True)
-    temporary = RECORD.with_suffix(".tmp")
-    temporary.write_text(json.dumps(rounded, indent=1, ensure_ascii=False) + "\n")
-    temporary.replace(RECORD)
-
-
 if __name__ == "__main__":
     main()

@@ -156,13 +156,5 @@ def commit() -> str:
     return subprocess.run(command, capture_output=True, text=True, cwd=folder).stdout.strip()
 
 
-def save(record: Row) -> None:
-    """Write the record whole, or not at all."""
-    RECORD.parent.mkdir(exist_ok=True)
-    temporary = RECORD.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    temporary.replace(RECORD)
-
-
 if __name__ == "__main__":
     main()

@@ -87,9 +87,16 @@ def score(
         check_choice(f"option of {scorer!r}", name, entry.options)
     if entry.float64:
         net = to_dtype(net, torch.float64)
-    supplied = {"model": model, "model_fn": net.model_fn, "params": net.params, "masks": masks}
-    supplied |= {"names": net.prunable, "loss_fn": loss_fn or F.cross_entropy}
-    supplied |= {"generator": generator} | _inputs(entry, net, masks, batch, input_shape)
+    supplied: dict[str, Any] = {
+        "model": model,
+        "model_fn": net.model_fn,
+        "params": net.params,
+        "masks": masks,
+        "names": net.prunable,
+        "loss_fn": loss_fn or F.cross_entropy,
+        "generator": generator,
+        **_inputs(entry, net, masks, batch, input_shape),
+    }
     _check_needs(entry, supplied)
     given = {name: value for name, value in supplied.items() if name in entry.takes}
     found = entry.function(**given, **options)

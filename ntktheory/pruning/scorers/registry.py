@@ -86,8 +86,8 @@ def register_scorer(name: str, function: Function, summary: str, **published: An
         name: Its name; a new one.
         function: A function of any of the parameters ``model``, ``model_fn``, ``params``, ``masks``,
             ``names``, ``x``, ``y``, ``input_shape``, ``like``, ``loss_fn``, ``generator`` (see
-            ``SUPPLIED``), and of options with defaults. It returns name -> score for every prunable weight; larger = keep.
-            To run under ``vmap`` it must be pure, and leave ``model`` alone.
+            ``SUPPLIED``), and of options with defaults. It returns name -> score for every prunable
+            weight; larger = keep. To run under ``vmap`` it must be pure, and leave ``model`` alone.
         summary: Its formula, in one line.
         **published: Further attributes of ``Scorer``: ``paper``, ``rounds``, ``schedule``, ``budget``,
             ``regrows``, ``float64``, ``batch_norm``, ``cost``.
