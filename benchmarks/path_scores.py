@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from benchmarks.ntk import commit, hardware  # noqa: E402
+from benchmarks.record import commit, hardware, save  # noqa: E402
 from ntktheory import functional, ntk_sap_objective, path_bounds  # noqa: E402
 from ntktheory.models import cifar_resnet, resnet50  # noqa: E402
 from ntktheory.probes import sample_gaussian  # noqa: E402
@@ -59,7 +59,7 @@ def main() -> None:
     )
     record["resnet50"] = json.loads(answer.stdout)
     print("ResNet-50, 8 images of 224²:", record["resnet50"])
-    RESULT.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    save(RESULT, record)
 
 
 def small(dtype: torch.dtype, runs: int) -> dict[str, dict[str, float]]:

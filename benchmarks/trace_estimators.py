@@ -9,7 +9,6 @@ formula, ``exact_rms_error`` is its root.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.ntk import commit, hardware  # noqa: E402
+from benchmarks.record import Record, commit, hardware, save  # noqa: E402
 from ntktheory import empirical_ntk, ntk_trace  # noqa: E402
 from ntktheory.data import digits  # noqa: E402
 from ntktheory.estimators import (  # noqa: E402
@@ -42,7 +41,6 @@ PRODUCTS = (6, 12, 24, 48, 96, 192, 384)
 PROBES = (1, 2, 3, 6, 9)
 OPTIONS: dict[str, Any] = {"dtype": torch.float64}
 
-Record = dict[str, Any]
 Estimator = Callable[[int, torch.Generator], Estimate]
 
 
@@ -63,7 +61,7 @@ def main() -> None:
             synthetic("eigenvalues from 1 to 3 (flat)", torch.linspace(1, 3, ORDER), seeds),
         ],
     }
-    save(record)
+    save(RESULT, record, digits=6)
     print(table(record))
 
 

@@ -13,7 +13,6 @@ run; z- and t-tests see the same samples. Intervals of rates are Clopper–Pears
 """
 
 import argparse
-import json
 import math
 import statistics
 import sys
@@ -31,7 +30,7 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.ntk import commit, hardware  # noqa: E402
+from benchmarks.record import Record, commit, hardware, save  # noqa: E402
 from ntktheory import empirical_ntk, ntk_sap_objective, ntk_trace  # noqa: E402
 from ntktheory.data import digits  # noqa: E402
 from ntktheory.estimators.evidence import (  # noqa: E402
@@ -54,7 +53,6 @@ CAUGHT_RUNS, POWER_RUNS, ROUNDS = 201, 4000, 11
 BATCH, GIVE_UP = 4096, 2_000_000
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-Record = dict[str, Any]
 
 
 class Law(NamedTuple):
@@ -105,7 +103,7 @@ def main() -> None:
         seconds[name] = time.perf_counter() - begin
         print(f"{name}: {seconds[name]:.0f} s", flush=True)
     record["seconds"] = seconds | {"total": time.perf_counter() - start}
-    save(record)
+    save(RECORD, record, digits=6)
 
 
 def simple_laws() -> list[Law]:

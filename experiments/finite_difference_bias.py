@@ -18,7 +18,6 @@ error does not depend on σ.
 
 import argparse
 import itertools
-import json
 import math
 import sys
 import time
@@ -34,7 +33,7 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.ntk import commit, hardware  # noqa: E402
+from benchmarks.record import Record, commit, hardware, save  # noqa: E402
 from ntktheory import empirical_ntk, functional, ntk_sap_objective  # noqa: E402
 from ntktheory.data import digits  # noqa: E402
 from ntktheory.estimators.difference_bias import finite_difference_bias, sampled_bias  # noqa: E402
@@ -52,8 +51,6 @@ CHUNK, PAIRS = 20_000, 100_000
 NODES = 200
 ORDERS = (2.5, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 """Orders of the moments by which the objective's tail is bounded."""
-
-Record = dict[str, Any]
 
 
 class Case(NamedTuple):
@@ -90,7 +87,7 @@ def main() -> None:
         record["networks"].append(measure(case, probes, DELTA / record["intervals"]))
         print(f"{case.name}: {time.perf_counter() - begin:.0f} s", flush=True)
     record["cpu_seconds"] = time.process_time() - start
-    save(record)
+    save(RECORD, record, digits=9)
 
 
 def cases() -> list[Case]:

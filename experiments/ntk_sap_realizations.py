@@ -22,14 +22,13 @@ Intervals are Student's, 95 %, over seeds.
 """
 
 import argparse
-import json
 import math
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy
@@ -40,7 +39,7 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.ntk import commit, hardware  # noqa: E402
+from benchmarks.record import Record, commit, hardware, save  # noqa: E402
 from ntktheory.estimators.ntk_sap import FORMS, Form  # noqa: E402
 from ntktheory.estimators.ntk_sap_draws import Weights, sample_draws  # noqa: E402
 from ntktheory.estimators.ntk_sap_score import realization_scores  # noqa: E402
@@ -54,7 +53,6 @@ COUNTS = (1, 2, 4, PUBLISHED, 8, 16, 32, 64, 128, 256)
 MOST = COUNTS[-1]
 LEVEL = 0.95
 
-Record = dict[str, Any]
 Scores = dict[str, Tensor]  # parameter name -> [MOST, *shape], signed
 
 
@@ -93,7 +91,7 @@ def main() -> None:
         record["networks"].append(measure(case, seeds))
         print(f"{case.name}: {time.perf_counter() - begin:.0f} s", flush=True)
     record["seconds"] = time.perf_counter() - start
-    save(record)
+    save(RECORD, record, digits=6)
 
 
 def cases() -> list[Case]:

@@ -8,9 +8,8 @@ weights; batch norms get the statistics of 512 images first. "Pruned" keeps 10 %
 
 import argparse
 import copy
-import json
 import platform
-import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ntktheory import apply_masks, functional, path_bounds
-from ntktheory.data import channel_statistics, load_data, standardise
-from ntktheory.models import build_model
-from ntktheory.pruning.iterative import prune_in_rounds
-from ntktheory.pruning.schedules import densities
-from ntktheory.pruning.scorers import px
-from ntktheory.training import accuracy, train
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.record import commit, save  # noqa: E402
+from ntktheory import apply_masks, functional, path_bounds  # noqa: E402
+from ntktheory.data import channel_statistics, load_data, standardise  # noqa: E402
+from ntktheory.models import build_model  # noqa: E402
+from ntktheory.pruning.iterative import prune_in_rounds  # noqa: E402
+from ntktheory.pruning.schedules import densities  # noqa: E402
+from ntktheory.pruning.scorers import px  # noqa: E402
+from ntktheory.training import accuracy, train  # noqa: E402
 
 RECORD = Path(__file__).parent / "records" / "tightness.json"
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -56,7 +59,7 @@ def main() -> None:
             for seed in range(options.seeds):
                 start = time.perf_counter()
                 record["rows"] += measure(network, data, seed, inputs, labels, tests)
-                save(record)
+                save(RECORD, record)
                 print(
                     f"{network} {data} seed {seed}: {time.perf_counter() - start:.0f} s", flush=True
                 )
@@ -147,13 +150,6 @@ def bounds(net: nn.Module, images: Tensor, masks: Masks | None) -> Row:
         "t_sq": values.t_sq,
         "seconds": seconds,
     }
-
-
-def commit() -> str:
-    """Return the commit of this checkout, with a mark if files differ from it."""
-    command = ["git", "describe", "--always", "--dirty"]
-    folder = Path(__file__).parent
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder).stdout.strip()
 
 
 if __name__ == "__main__":
