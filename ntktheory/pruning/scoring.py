@@ -91,6 +91,7 @@ def score(
         "model": model,
         "model_fn": net.model_fn,
         "params": net.params,
+        "buffers": net.buffers,
         "masks": masks,
         "names": net.prunable,
         "loss_fn": loss_fn or F.cross_entropy,
@@ -99,7 +100,7 @@ def score(
     }
     _check_needs(entry, supplied)
     given = {name: value for name, value in supplied.items() if name in entry.takes}
-    found = entry.function(**given, **options)
+    found = _call(entry, net, masks, given | options, supplied["like"])
     return _presentable(entry, found, {name: own.params[name] for name in own.prunable})
 
 
@@ -148,8 +149,9 @@ def _inputs(
     if x is not None:
         check_batch("batch", x)
         p = net.params[net.prunable[0]]
-        x = x.to(p.dtype) if entry.float64 else x
-        evaluate(net.model_fn, masked(net.params, masks), x[: 2 if y is not None else 1], "batch")
+        x = x.to(p.dtype) if entry.float64 and x.is_floating_point() else x
+        if "x" in entry.takes:  # two samples, for batch norms that take the statistics of the batch
+            evaluate(net.model_fn, masked(net.params, masks), x[:2], "batch")
     like = None
     if input_shape is not None:
         p = net.params[net.prunable[0]]
@@ -199,6 +201,22 @@ def _check_needs(entry: Scorer, supplied: Mapping[str, Any]) -> None:
         )
 
 
+def _call(
+    entry: Scorer,
+    net: FunctionalModel,
+    masks: Masks | None,
+    arguments: dict[str, Any],
+    like: Tensor | None,
+) -> Any:
+    """Run the scorer; if it fails on an input that was not tried out, to save a pass, say so."""
+    try:
+        return entry.function(**arguments)
+    except (RuntimeError, IndexError, ValueError):
+        if "x" not in arguments and like is not None:
+            evaluate(net.model_fn, masked(net.params, masks), like, "input_shape")
+        raise
+
+
 def _presentable(entry: Scorer, found: Any, own: Params) -> Params:
     """Return the scores of the prunable parameters, checked, in the model's dtype."""
     scores = {}
@@ -229,7 +247,7 @@ def _presentable(entry: Scorer, found: Any, own: Params) -> Params:
 
 def _fitting(scores: Params, own: Params) -> Params:
     """Convert to the parameters' types; if the largest does not fit, divide all by a power of two."""
-    largest = max(float(s.abs().max()) for s in scores.values())
+    largest = max((float(s.abs().max()) for s in scores.values() if s.numel()), default=0.0)
     room = min(torch.finfo(p.dtype).max for p in own.values())
     if largest > room**0.75 or 0 < largest < room**-0.75:
         shift = -math.frexp(largest)[1]

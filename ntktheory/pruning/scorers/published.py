@@ -1,19 +1,73 @@
 """Every scorer that comes with the library, as its authors use it."""
 
+from ntktheory.pruning.scorers.force import force
+from ntktheory.pruning.scorers.grasp import grasp
+from ntktheory.pruning.scorers.iter_snip import iter_snip
+from ntktheory.pruning.scorers.magnitude import magnitude
 from ntktheory.pruning.scorers.ntk_sap import ntk_sap
 from ntktheory.pruning.scorers.path_edge import path_edge
+from ntktheory.pruning.scorers.prospr import prospr
 from ntktheory.pruning.scorers.px import px
 from ntktheory.pruning.scorers.px_bound import px_bound
 from ntktheory.pruning.scorers.px_repo import px_repo
+from ntktheory.pruning.scorers.random import random
 from ntktheory.pruning.scorers.registry import register_scorer
+from ntktheory.pruning.scorers.snip import snip
+from ntktheory.pruning.scorers.synflow import synflow
 from ntktheory.pruning.scorers.synflow_l2 import synflow_l2
+from ntktheory.pruning.scorers.synflow_l2_repo import synflow_l2_repo
+from ntktheory.pruning.scorers.synflow_repo import synflow_repo
 from ntktheory.pruning.scorers.t_sq import t_sq
 
 PX = "PX (Iurada et al. 2024)"
 OURS = "this project"
 
 register_scorer(
-    "synflow_l2", synflow_l2, "θ² ∂z₂/∂θ², z₂ = Σ_p v_p²",
+    "random", random, "uniform on [0, 1)",
+    cost="no pass",
+)  # fmt: skip
+register_scorer(
+    "erk_random", random, "uniform on [0, 1), densities by ERK",
+    paper="Evci et al. 2020; Liu et al. 2022", budget="erk", cost="no pass",
+)  # fmt: skip
+register_scorer(
+    "magnitude", magnitude, "|θ|",
+    paper="Janowsky 1989; Han et al. 2015", cost="no pass",
+)  # fmt: skip
+register_scorer(
+    "snip", snip, "|θ ∂ℓ/∂(θ⊙m)|",
+    paper="SNIP (Lee et al. 2019)", batch_norm=True, cost="1",
+)  # fmt: skip
+register_scorer(
+    "iter_snip", iter_snip, "|w ∂ℓ/∂w|, w = θ⊙m",
+    paper="IterSNIP (de Jorge et al. 2021)", rounds=60, batch_norm=True, cost="1",
+)  # fmt: skip
+register_scorer(
+    "force", force, "|θ ∂ℓ/∂(θ⊙m)|, dropped weights may return",
+    paper="FORCE (de Jorge et al. 2021)", rounds=60, regrows=True, batch_norm=True, cost="1",
+)  # fmt: skip
+register_scorer(
+    "grasp", grasp, "θ H g of ℓ(f/T)",
+    paper="GraSP (Wang et al. 2020)", batch_norm=True, cost="2",
+)  # fmt: skip
+register_scorer(
+    "prospr", prospr, "|∂ℓ(w_M)/∂m|, w_M after M steps of SGD from θ⊙m",
+    paper="ProsPr (Alizadeh et al. 2022)", batch_norm=True, cost="2 M + 1, M = 3 steps",
+)  # fmt: skip
+register_scorer(
+    "synflow", synflow, "|w ∂R/∂w|, R = Σ_c f_c(|θ|, 1)",
+    paper="SynFlow (Tanaka et al. 2020)", rounds=100, float64=True, cost="1 on one sample",
+)  # fmt: skip
+register_scorer(
+    "synflow_repo", synflow_repo, "|w ∂R/∂w|, running statistics positive too",
+    paper="SynFlow, published code", rounds=100, float64=True, cost="1 on one sample",
+)  # fmt: skip
+register_scorer(
+    "synflow_l2_repo", synflow_l2_repo, "|θ| ∂R/∂θ², running statistics squared too",
+    paper=f"{PX}, published code", rounds=100, float64=True, cost="1 on one sample",
+)  # fmt: skip
+register_scorer(
+    "synflow_l2", synflow_l2, "|θ|^power ∂z₂/∂θ², z₂ = Σ_p v_p²",
     paper="Gebhart et al. 2021; PX", rounds=100, cost="1 on one sample",
 )  # fmt: skip
 register_scorer(
@@ -31,7 +85,7 @@ register_scorer(
 register_scorer(
     "px_repo", px_repo, "θ² |∂Z/∂θ²|, with train-mode batch norm",
     paper=f"{PX}, published code of February 2025", rounds=100,
-    cost="2 forward, and 1 on one sample",
+    cost="2 forward, and 1 on two samples",
 )  # fmt: skip
 register_scorer(
     "path_edge", path_edge, "θ² A B, the terms of R_edge = Σ_j A_j B_j",

@@ -19,6 +19,7 @@ SUPPLIED = {
     "model": "the module itself",
     "model_fn": "model_fn(params, x) -> outputs [N, C]",
     "params": "parameter name -> tensor, unmasked",
+    "buffers": "buffer name -> tensor",
     "masks": "parameter name -> bool mask, or None",
     "names": "the prunable parameters' names",
     "x": "the inputs of the batch",
@@ -28,6 +29,7 @@ SUPPLIED = {
     "loss_fn": "loss_fn(outputs, y) -> scalar",
     "generator": "a torch.Generator",
 }
+RESERVED = ("scorer", "batch")  # arguments of score itself
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,9 @@ def register_scorer(name: str, function: Function, summary: str, **published: An
 
     Args:
         name: Its name; a new one.
-        function: A function of any of the parameters ``model``, ``model_fn``, ``params``, ``masks``,
-            ``names``, ``x``, ``y``, ``input_shape``, ``like``, ``loss_fn``, ``generator`` (see
-            ``SUPPLIED``), and of options with defaults. It returns name -> score for every prunable
+        function: A function of any of the parameters ``model``, ``model_fn``, ``params``, ``buffers``,
+            ``masks``, ``names``, ``x``, ``y``, ``input_shape``, ``like``, ``loss_fn``, ``generator``
+            (see ``SUPPLIED``), and of options with defaults. It returns name -> score for every prunable
             weight; larger = keep. To run under ``vmap`` it must be pure, and leave ``model`` alone.
         summary: Its formula, in one line.
         **published: Further attributes of ``Scorer``: ``paper``, ``rounds``, ``schedule``, ``budget``,
@@ -96,8 +98,9 @@ def register_scorer(name: str, function: Function, summary: str, **published: An
         The entry.
 
     Raises:
+        TypeError: If the function cannot be called.
         ValueError: If the name is taken, an attribute is unknown or out of range, or a parameter of
-            the function is neither supplied nor has a default.
+            the function is neither supplied nor has a default, or cannot be given by its name.
 
     Example:
         >>> def smallest(params, masks, names):
@@ -110,13 +113,17 @@ def register_scorer(name: str, function: Function, summary: str, **published: An
         raise ValueError(
             complaint("name", "a new scorer's", repr(name), "It is taken: choose another.")
         )
+    if not callable(function):
+        raise TypeError(
+            complaint("function", "a function", type(function).__name__, "Pass it uncalled.")
+        )
     known = {f for f in Scorer.__dataclass_fields__ if f not in ("needs", "takes", "options")}
     for attribute in published:
         check_choice("published attribute", attribute, known - {"name", "function", "summary"})
     entry = Scorer(name, function, summary, **published)
     check_choice("schedule", entry.schedule, SCHEDULES)
     check_choice("budget", entry.budget, ("global", "uniform", "erk"))
-    if not isinstance(entry.rounds, int) or entry.rounds < 1:
+    if isinstance(entry.rounds, bool) or not isinstance(entry.rounds, int) or entry.rounds < 1:
         raise ValueError(
             complaint("rounds", "a positive integer", repr(entry.rounds), "One prunes at once.")
         )
@@ -141,6 +148,15 @@ def _read_parameters(
     takes, needs, options = set(), set(), {}
     for name, parameter in inspect.signature(function).parameters.items():
         required = parameter.default is inspect.Parameter.empty
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY or name in RESERVED:
+            raise ValueError(
+                complaint(
+                    "function",
+                    "one whose parameters can be given by name in score(…)",
+                    repr(name),
+                    f"Drop the '/', and name no option {' or '.join(RESERVED)}.",
+                )
+            )
         if name in SUPPLIED:
             takes.add(name)
             if required:

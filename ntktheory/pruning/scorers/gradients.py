@@ -1,0 +1,44 @@
+"""Gradients for scorers: plain autograd, or ``torch.func`` where a transform is at work."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ntktheory.functional import Params
+
+Value = Callable[[Params], Tensor]
+
+
+def gradient(value: Value, at: Params) -> Params:
+    """Return ``∂value/∂at``, by name; 0 for tensors that the value does not use.
+
+    ``torch.func.grad`` keeps the graph of its own backward pass, which costs memory. It is used only
+    under a transform (``vmap``, ``grad``, …), and where ``at`` itself asks for gradients, so that the
+    result can be differentiated.
+
+    Args:
+        value: A function of named tensors, to a 0-dim tensor.
+        at: Where the derivative is taken.
+
+    Returns:
+        Name -> derivative, shaped like the tensor.
+
+    Example:
+        >>> gradient(lambda p: (p["a"] ** 2).sum(), {"a": torch.tensor([3.0]), "b": torch.ones(1)})
+        {'a': tensor([6.]), 'b': tensor([0.])}
+    """
+    if _watched(at):
+        return torch.func.grad(value)(at)
+    with torch.enable_grad():
+        leaves = {name: p.detach().requires_grad_() for name, p in at.items()}
+        found = value(leaves)
+        if not found.requires_grad:  # none of the tensors is used
+            return {name: torch.zeros_like(p) for name, p in at.items()}
+        slopes = torch.autograd.grad(found, list(leaves.values()), materialize_grads=True)
+    return dict(zip(leaves, slopes, strict=True))
+
+
+def _watched(at: Params) -> bool:
+    transformed = torch._C._functorch.peek_interpreter_stack() is not None
+    return transformed or any(p.requires_grad for p in at.values())
