@@ -21,12 +21,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.record import commit, save  # noqa: E402
-from ntktheory import apply_masks, functional, path_bounds  # noqa: E402
+from ntktheory import apply_masks, path_bounds  # noqa: E402
 from ntktheory.data import channel_statistics, load_data, standardise  # noqa: E402
 from ntktheory.models import build_model  # noqa: E402
-from ntktheory.pruning.iterative import prune_in_rounds  # noqa: E402
-from ntktheory.pruning.schedules import densities  # noqa: E402
-from ntktheory.pruning.scorers import px  # noqa: E402
+from ntktheory.pruning import prune  # noqa: E402
 from ntktheory.training import accuracy, train  # noqa: E402
 
 RECORD = Path(__file__).parent / "records" / "tightness.json"
@@ -113,14 +111,7 @@ def calibrate(net: nn.Module, x: Tensor) -> None:
 
 def pruned(net: nn.Module, images: Tensor) -> Masks:
     """Return PX's masks."""
-    f = functional(net)
-    params = {name: f.params[name] for name in f.prunable}
-
-    def score(masks: Masks) -> Masks:
-        scores = px(f.model_fn, f.params, masks, images)
-        return {name: scores[name] for name in params}
-
-    return prune_in_rounds(score, params, densities(DENSITY, ROUNDS))
+    return prune(net, "px", DENSITY, rounds=ROUNDS, batch=images).masks
 
 
 def weights_of(model: nn.Module, net: nn.Module, masks: Masks | None) -> nn.Module:

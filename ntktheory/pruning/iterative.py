@@ -1,44 +1,191 @@
 """Pruning in rounds: score, keep the highest, score again."""
 
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from ntktheory.checks import complaint
-from ntktheory.pruning.topk import keep_highest, kept_count
+from ntktheory.functional import FunctionalModel, functional
+from ntktheory.pruning.budgets import Budget, check_budget, floors, keep_by_budget
+from ntktheory.pruning.mask_files import check_folder
+from ntktheory.pruning.masks import carried_masks
+from ntktheory.pruning.rounds import Round, summarised
+from ntktheory.pruning.run_files import describe_run, load_run, save_run
+from ntktheory.pruning.schedules import Schedule, densities
+from ntktheory.pruning.scorers.registry import find_scorer
+from ntktheory.pruning.scoring import Loss, check_prunable, score
+from ntktheory.pruning.topk import kept_count
 
-Score = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
+Masks = dict[str, Tensor]
 
 
-def prune_in_rounds(
-    score: Score, params: Mapping[str, Tensor], densities: Iterable[float]
-) -> dict[str, Tensor]:
-    """Return nested masks: each round keeps the highest scores among the weights of the last.
+@dataclass(frozen=True)
+class PruneResult:
+    """Masks, and how they came about.
+
+    Attributes:
+        masks: Prunable parameter name -> bool mask, True = kept.
+        density: The fraction of prunable weights that they keep.
+        per_layer: Name -> the fraction of its weights.
+        history: One ``Round`` per round, in order.
+        settings: Scorer, density asked for, rounds, schedule, budget, floor and options.
+    """
+
+    masks: Masks
+    density: float
+    per_layer: Mapping[str, float]
+    history: tuple[Round, ...]
+    settings: Mapping[str, Any]
+
+
+def prune(
+    model: nn.Module | FunctionalModel,
+    scorer: str,
+    density: float,
+    *,
+    rounds: int | None = None,
+    schedule: Schedule | None = None,
+    budget: Budget | None = None,
+    floor: int = 0,
+    batch: Any = None,
+    loss_fn: Loss | None = None,
+    input_shape: Sequence[int] | None = None,
+    generator: torch.Generator | None = None,
+    progress: bool = False,
+    resume: str | Path | None = None,
+    **options: Any,
+) -> PruneResult:
+    """Prune a model in rounds: each scores what is left, and keeps the highest scores.
+
+    After every round exactly ``max(1, round(d·P))`` of the P prunable weights are kept, d the density
+    that the schedule gives to the round; ties go by index. Masks are nested: a weight once pruned stays
+    pruned, unless the scorer is one that regrows. A model made by ``apply_masks`` starts from its
+    masks, and nothing that they drop comes back. The model is not changed.
 
     Args:
-        score: ``score(masks) -> {name: tensor}``, the scores under the masks so far; larger = keep.
-        params: The prunable parameters; all start kept.
-        densities: Fraction of their weights kept after each round (see ``schedules.py``).
+        model: A module in eval mode, or a FunctionalModel.
+        scorer: A key of ``SCORERS``.
+        density: The fraction of prunable weights kept in the end, in (0, 1].
+        rounds: How many rounds; None means the scorer's published number.
+        schedule: "exponential", "linear", "inverse" or "one_shot"; None means the published one.
+        budget: "global", "uniform", "erk", or layer name -> density or mask (see ``layer_counts``);
+            None means the published one.
+        floor: How many weights every layer keeps at least, if it has as many.
+        batch: ``(x, y)``, or only ``x``; or a function from the number of the round, from 0 on, to it.
+        loss_fn: ``loss_fn(outputs, y) -> scalar``; None means mean cross-entropy.
+        input_shape: Shape of one input, for scorers that only need to know it.
+        generator: Source of randomness of the scorers that draw.
+        progress: Show a progress bar.
+        resume: A file that holds the last complete round. If it exists, the run goes on from there and
+            ends with the very masks of an uninterrupted one; what a finished run left is returned.
+        **options: Options of the scorer, see ``score``.
 
     Returns:
-        Parameter name -> bool mask, with ``max(1, round(density · P))`` kept weights in all; ties go
-        by index.
+        Masks and history.
 
     Raises:
-        ValueError: If a density is out of range, or a round keeps more weights than the one before.
-        NumericalError: If a score is NaN.
+        TypeError: If the batch, the budget or the generator is of another type.
+        ValueError: If the density is not in (0, 1] or keeps no weight, more than the model has left or
+            fewer than the floor; if there is nothing to prune; if scorer, schedule, budget or an option
+            is unknown; if something that the scorer needs is missing; or if ``resume`` names a file
+            that is damaged or of another run.
+        NumericalError: If the batch or a score is not finite; the message names the layer.
+
+    Cost:
+        Per round, that of the scorer and O(P).
+
+    Example:
+        >>> net = nn.Linear(2, 2, bias=False)
+        >>> with torch.no_grad():
+        ...     _ = net.weight.copy_(torch.tensor([[1.0, -4.0], [2.0, 3.0]]))
+        >>> prune(net, "magnitude", 0.5).masks["weight"]
+        tensor([[False,  True],
+                [False,  True]])
     """
-    masks = {name: p.new_ones(p.shape).bool() for name, p in params.items()}
-    total = sum(p.numel() for p in params.values())
-    for density in densities:
-        count, kept = kept_count(density, total), sum(int(m.sum()) for m in masks.values())
-        if count > kept:
-            raise ValueError(
-                complaint("densities", "falling", f"{density} after {kept / total}", "Sort them.")
+    entry, net = find_scorer(scorer), functional(model)
+    check_prunable(net)
+    params = {name: net.params[name] for name in net.prunable}
+    rounds = entry.rounds if rounds is None else rounds
+    schedule, budget = schedule or entry.schedule, entry.budget if budget is None else budget
+    settings = {
+        "scorer": scorer,
+        "density": density,
+        "rounds": rounds,
+        "schedule": schedule,
+        "budget": budget,
+        "floor": floor,
+        "options": options,
+    }
+    start = {name: torch.ones_like(p, dtype=torch.bool) for name, p in params.items()}
+    start |= carried_masks(model)
+    counts = _planned(density, rounds, schedule, start)
+    check_budget(budget, {name: p.shape for name, p in params.items()})
+    floors(_counts(start), counts[-1], floor)
+
+    def scored(number: int, masks: Masks) -> Masks:
+        return score(
+            model,
+            scorer,
+            batch=batch(number) if callable(batch) else batch,
+            loss_fn=loss_fn,
+            masks=masks,
+            input_shape=input_shape,
+            generator=generator,
+            **options,
+        )
+
+    masks: Masks = start
+    history: tuple[Round, ...] = ()
+    path = None if resume is None else Path(resume)
+    if path is not None:
+        check_folder(path, "resume")
+        given = {"batch": batch, "loss function": loss_fn, "input shape": input_shape}
+        seed = None if generator is None else generator.initial_seed()
+        run = describe_run({**settings, **given, "seed": seed}, net)
+        if path.exists():
+            masks, history = load_run(path, run, generator)
+            masks = {name: masks[name].to(p.device) for name, p in params.items()}
+    for number in _track(range(len(history), rounds), rounds, progress):
+        candidates = start if entry.regrows else masks
+        began = time.perf_counter()
+        scores = scored(number, masks)
+        masks = keep_by_budget(scores, counts[number], budget, candidates=candidates, floor=floor)
+        seconds = time.perf_counter() - began
+        history = (*history, summarised(scores, candidates, masks, seconds))
+        if path is not None:
+            save_run(path, run, masks, history, generator)
+    return PruneResult(masks, history[-1].density, history[-1].per_layer, history, settings)
+
+
+def _planned(density: float, rounds: int, schedule: Schedule, start: Masks) -> list[int]:
+    """Return how many weights are kept after each round, at most what there is."""
+    total, available = sum(m.numel() for m in start.values()), sum(_counts(start).values())
+    final = kept_count(density, total)
+    if final > available:
+        raise ValueError(
+            complaint(
+                "density",
+                f"at most {available / total:.6g}, what the model's own masks keep",
+                repr(density),
+                "It is relative to all prunable weights, dropped ones included.",
             )
-        scores = score(masks)
-        remaining = {
-            name: scores[name].masked_fill(~mask, -float("inf")) for name, mask in masks.items()
-        }
-        masks = keep_highest(remaining, count)
-    return masks
+        )
+    between = densities(density, rounds, schedule)[:-1]
+    return [*(min(kept_count(d, total), available) for d in between), final]
+
+
+def _counts(masks: Mapping[str, Tensor]) -> dict[str, int]:
+    return {name: int(mask.sum()) for name, mask in masks.items()}
+
+
+def _track(numbers: range, rounds: int, progress: bool) -> Iterable[int]:
+    if not progress:
+        return numbers
+    from rich.progress import track
+
+    return track(numbers, description="Pruning", total=rounds, completed=numbers.start)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ntktheory.checks import check_masks, complaint
-from ntktheory.functional import Masks
+from ntktheory.functional import FunctionalModel, Masks
 
 
 class Masked(nn.Module):
@@ -29,7 +29,8 @@ def apply_masks(model: nn.Module, masks: Masks) -> nn.Module:
 
     Every masked parameter becomes a parametrisation of ``torch.nn.utils.parametrize``: reading it
     gives θ⊙m whatever an optimiser did to θ, so momentum and weight decay revive nothing. Its own θ
-    is stored as ``<module>.parametrizations.<parameter>.original``.
+    is stored as ``<module>.parametrizations.<parameter>.original``. Under that name such a copy can be
+    masked again: the copy of the copy keeps what both masks keep.
 
     Args:
         model: The module; it is not changed.
@@ -72,5 +73,35 @@ def apply_masks(model: nn.Module, masks: Masks) -> nn.Module:
     for module, name, mask in places:
         theta = getattr(module, name)
         kept = mask.to(device=theta.device, dtype=torch.bool)
-        parametrize.register_parametrization(module, name, Masked(kept), unsafe=True)
+        earlier = [p for p in module.children() if isinstance(p, Masked)]
+        if isinstance(module, parametrize.ParametrizationList) and earlier:
+            earlier[0].mask = earlier[0].mask & kept
+        else:
+            parametrize.register_parametrization(module, name, Masked(kept), unsafe=True)
     return sparse
+
+
+def carried_masks(model: nn.Module | FunctionalModel) -> dict[str, Tensor]:
+    """Return the masks that a model made by ``apply_masks`` carries.
+
+    Args:
+        model: The model; any other one carries none.
+
+    Returns:
+        Name of θ, as ``functional(model)`` has it, -> bool mask.
+
+    Example:
+        >>> pruned = apply_masks(nn.Linear(2, 1), {"weight": torch.tensor([[True, False]])})
+        >>> carried_masks(pruned)
+        {'parametrizations.weight.original': tensor([[ True, False]])}
+    """
+    if not isinstance(model, nn.Module):
+        return {}
+    names = {id(p): name for name, p in model.named_parameters()}
+    carried: dict[str, Tensor] = {}
+    for module in model.modules():
+        if isinstance(module, parametrize.ParametrizationList) and hasattr(module, "original"):
+            for masking in module:
+                if isinstance(masking, Masked):
+                    carried[names[id(module.original)]] = masking.mask
+    return carried

@@ -1,11 +1,9 @@
-"""Densities by round, by hand; and rounds that nest."""
+"""Densities by round, by hand."""
 
 import itertools
 
 import pytest
-import torch
 
-from ntktheory.pruning.iterative import prune_in_rounds
 from ntktheory.pruning.schedules import SCHEDULES, densities
 
 
@@ -40,26 +38,3 @@ def test_rounds_out_of_range(rounds):
 def test_unknown_schedule():
     with pytest.raises(ValueError, match="schedule must be"):
         densities(0.5, 3, "cosine")
-
-
-def test_rounds_nest_and_score_under_the_masks():
-    params = {"a": torch.zeros(10), "b": torch.zeros(2, 5)}
-    seen = []
-
-    def score(masks):
-        seen.append({name: mask.clone() for name, mask in masks.items()})
-        # In turn the first and the last weights look best.
-        flip = -1 if len(seen) % 2 else 1
-        return {name: flip * torch.arange(10.0).view(p.shape) for name, p in params.items()}
-
-    masks = prune_in_rounds(score, params, densities(0.1, 3))
-    counts = [sum(int(m.sum()) for m in s.values()) for s in [*seen, masks]]
-    assert counts == [20, round(20 * 0.1 ** (1 / 3)), round(20 * 0.1 ** (2 / 3)), 2]
-    for before, after in zip(seen, [*seen[1:], masks], strict=True):
-        assert all(bool((after[name] <= before[name]).all()) for name in params)
-
-
-def test_weights_do_not_come_back():
-    params = {"a": torch.zeros(10)}
-    with pytest.raises(ValueError, match=r"densities must be falling, got 0\.9 after 0\.5"):
-        prune_in_rounds(lambda masks: params, params, [0.5, 0.9])
