@@ -53,3 +53,29 @@ def trace(
 ) -> Params:
     """Return the diagonal of JᵀJ, ``Σ_{n,c} (∂f_c(x_n)/∂θ_j)²``, shaped like the parameters."""
     return {k: j.square().sum((0, 1)) for k, j in jacobian(model_fn, params, masks, x).items()}
+
+
+def trace_saliency(
+    model_fn: ModelFn,
+    params: Params,
+    masks: Mapping[str, Tensor],
+    x: Tensor,
+    names: tuple[str, ...] | None = None,
+) -> Params:
+    """Return ``∂/∂m_j Σ_{n,c,i} (∂f_c(x_n; θ⊙m)/∂θ_i)²`` for every mask, i over the named parameters.
+
+    Masks may be of any numbers; one of them for every parameter by whose mask to differentiate. By
+    plain double backward, one output at a time: torch's second derivatives under ``vmap`` are wrong for
+    some normalisation layers.
+    """
+    m = {k: mask.to(params[k].dtype).clone().requires_grad_() for k, mask in masks.items()}
+    theta = {k: p.clone().requires_grad_() for k, p in params.items()}
+    outputs = model_fn({k: t * m[k] if k in m else t for k, t in theta.items()}, x)
+    chosen = [theta[name] for name in (names or params)]
+    total = torch.zeros(())
+    for output in outputs.flatten():
+        rows = torch.autograd.grad(output, chosen, create_graph=True, allow_unused=True)
+        total = total + torch.stack([r.square().sum() for r in rows if r is not None]).sum()
+    slopes = torch.autograd.grad(total, list(m.values()), allow_unused=True)
+    zeros = [torch.zeros_like(t) for t in m.values()]
+    return {k: z if s is None else s for k, s, z in zip(m, slopes, zeros, strict=True)}

@@ -96,7 +96,7 @@ def ntk_trace(
     names = selected(model, select)
     check_batch("x", x)
     outputs, layers = checked_plan(model, masked(model.params, masks), x)
-    size = chunk_size or _planned_chunk(layers, model.params, names, x, outputs.shape[1])
+    size = chunk_size or planned_chunk(layers, model.params, names, x, outputs.shape[1])
     chunks = [take(x, i, i + size) for i in range(0, x.shape[0], size)]
     if per == "parameter":
         return _finite(
@@ -248,7 +248,7 @@ def _finite(values: Params) -> Params:
     return values
 
 
-def _planned_chunk(layers: Plan, params: Params, names: tuple[str, ...], x: Tensor, c: int) -> int:
+def planned_chunk(layers: Plan, params: Params, names: tuple[str, ...], x: Tensor, c: int) -> int:
     """Plan the samples per chunk: activations, one output's largest rows, all rows without a rule."""
     vectors = {
         name

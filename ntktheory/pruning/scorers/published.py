@@ -5,6 +5,8 @@ from ntktheory.pruning.scorers.grasp import grasp
 from ntktheory.pruning.scorers.iter_snip import iter_snip
 from ntktheory.pruning.scorers.magnitude import magnitude
 from ntktheory.pruning.scorers.ntk_sap import ntk_sap
+from ntktheory.pruning.scorers.ntk_trace import ntk_trace
+from ntktheory.pruning.scorers.ntk_trace_saliency import ntk_trace_saliency
 from ntktheory.pruning.scorers.path_edge import path_edge
 from ntktheory.pruning.scorers.prospr import prospr
 from ntktheory.pruning.scorers.px import px
@@ -94,4 +96,12 @@ register_scorer(
 register_scorer(
     "t_sq", t_sq, "θ² Σ_xc Σ_{p∋j} a_p² x_p² w_pj²",
     paper=OURS, cost="1 and 1 forward", rounds=100,
+)  # fmt: skip
+register_scorer(
+    "ntk_trace", ntk_trace, "θ² Σ_xc (∂f_c/∂θ)², exact",
+    paper=OURS, cost="C, the weight gradients of every sample",
+)  # fmt: skip
+register_scorer(
+    "ntk_trace_saliency", ntk_trace_saliency, "|∂Tr Θ/∂m|, exact",
+    paper="NTK-SAP's objective, exact", rounds=20, cost="2 C + 1, the same",
 )  # fmt: skip
