@@ -96,7 +96,11 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], said: Mapping
     os.close(handle)
     draft = Path(name)
     try:
-        save_file({k: t.cpu().contiguous() for k, t in tensors.items()}, draft, dict(said))
+        own = {
+            k: t.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for k, t in tensors.items()
+        }
+        save_file(own, draft, dict(said))
         draft.chmod(0o666 & ~_umask())
         draft.replace(path)
     finally:

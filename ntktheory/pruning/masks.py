@@ -50,11 +50,37 @@ def apply_masks(model: nn.Module, masks: Masks) -> nn.Module:
         >>> bool(pruned.weight[0, 1] == 0)
         True
     """
-    check_masks(masks, dict(model.named_parameters(remove_duplicate=False)), binary=True)
     sparse = copy.deepcopy(model)
+    for module, name, mask in places_of(sparse, masks):
+        theta = getattr(module, name)
+        kept = mask.to(device=theta.device, dtype=torch.bool)
+        earlier = [p for p in module.children() if isinstance(p, Masked)]
+        if isinstance(module, parametrize.ParametrizationList) and earlier:
+            earlier[0].mask = earlier[0].mask & kept
+        else:
+            parametrize.register_parametrization(module, name, Masked(kept), unsafe=True)
+    return sparse
+
+
+def places_of(model: nn.Module, masks: Masks) -> list[tuple[nn.Module, str, Tensor]]:
+    """Return every (module, attribute) that holds a masked parameter, with its mask.
+
+    Args:
+        model: The module.
+        masks: Parameter name -> mask.
+
+    Returns:
+        The places; a tied parameter has one for each use.
+
+    Raises:
+        TypeError: If a mask is not a tensor.
+        ValueError: If a name is unknown, a shape differs, an entry is not 0 or 1, or two names of one
+            parameter get different masks.
+    """
+    check_masks(masks, dict(model.named_parameters(remove_duplicate=False)), binary=True)
     by_identity: dict[int, Tensor] = {}
     for name, mask in masks.items():
-        known = by_identity.setdefault(id(sparse.get_parameter(name)), mask)
+        known = by_identity.setdefault(id(model.get_parameter(name)), mask)
         if not torch.equal(known.bool(), mask.bool()):
             raise ValueError(
                 complaint(
@@ -64,21 +90,12 @@ def apply_masks(model: nn.Module, masks: Masks) -> nn.Module:
                     "Give one of the names only.",
                 )
             )
-    places = [
+    return [
         (module, name, by_identity[id(p)])
-        for module in sparse.modules()
+        for module in model.modules()
         for name, p in module.named_parameters(recurse=False, remove_duplicate=False)
         if id(p) in by_identity
     ]
-    for module, name, mask in places:
-        theta = getattr(module, name)
-        kept = mask.to(device=theta.device, dtype=torch.bool)
-        earlier = [p for p in module.children() if isinstance(p, Masked)]
-        if isinstance(module, parametrize.ParametrizationList) and earlier:
-            earlier[0].mask = earlier[0].mask & kept
-        else:
-            parametrize.register_parametrization(module, name, Masked(kept), unsafe=True)
-    return sparse
 
 
 def carried_masks(model: nn.Module | FunctionalModel) -> dict[str, Tensor]:

@@ -1,0 +1,93 @@
+"""Controls for masks: shuffled within layers, and on other weights.
+
+A mask whose accuracy survives both is no better than its number of weights per layer.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ntktheory.checks import check_choice, check_masks, complaint
+from ntktheory.functional import as_function
+
+Method = Literal["kaiming_normal", "permutation"]
+
+
+def shuffle_masks(masks: Mapping[str, Tensor], *, generator: torch.Generator) -> dict[str, Tensor]:
+    """Return masks whose entries are permuted uniformly within each layer.
+
+    Every layer keeps as many weights as before.
+
+    Args:
+        masks: Parameter name -> mask of 0 and 1.
+        generator: Source of randomness.
+
+    Returns:
+        Parameter name -> bool mask.
+
+    Raises:
+        TypeError: If a mask is not a tensor.
+        ValueError: If an entry is not 0 or 1.
+
+    Source:
+        Frankle et al. 2021; Su et al. 2020.
+
+    Example:
+        >>> masks = {"a": torch.tensor([True, True, False, False, False])}
+        >>> shuffle_masks(masks, generator=torch.Generator().manual_seed(0))
+        {'a': tensor([False,  True, False, False,  True])}
+    """
+    check_masks(masks, masks, binary=True)
+    return {name: _permuted(mask.bool(), generator) for name, mask in masks.items()}
+
+
+def reinitialise(
+    model: nn.Module, method: Method = "kaiming_normal", *, generator: torch.Generator
+) -> nn.Module:
+    """Return a copy of a module with other prunable weights; all else is kept.
+
+    Args:
+        model: The module, in any mode; it is not changed. One made by ``apply_masks`` keeps its masks.
+        method: "kaiming_normal" draws every weight from N(0, 2/fan_in); "permutation" permutes the
+            weights of each layer, so that their values are the same.
+        generator: Source of randomness.
+
+    Returns:
+        The copy.
+
+    Raises:
+        TypeError: If the model is not a module.
+        ValueError: If the method is unknown, or nothing is prunable.
+
+    Source:
+        Frankle et al. 2021, Sec. 5.
+    """
+    check_choice("method", method, ("kaiming_normal", "permutation"))
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            complaint("model", "an nn.Module", type(model).__name__, "Only modules are copied.")
+        )
+    other = copy.deepcopy(model)
+    names = as_function(other).prunable
+    if not names:
+        raise ValueError(
+            complaint("model", "a network with prunable weights", "none", "Nothing can be redrawn.")
+        )
+    with torch.no_grad():
+        for name in names:
+            weight = other.get_parameter(name)
+            if method == "permutation":
+                weight.copy_(_permuted(weight, generator))
+            else:
+                drawn = torch.empty(weight.shape, dtype=weight.dtype, device=generator.device)
+                nn.init.kaiming_normal_(drawn, generator=generator)
+                weight.copy_(drawn)
+    return other
+
+
+def _permuted(x: Tensor, generator: torch.Generator) -> Tensor:
+    order = torch.randperm(x.numel(), generator=generator, device=generator.device)
+    return x.flatten()[order.to(x.device)].view(x.shape)

@@ -1,0 +1,90 @@
+"""Masks to and from ``torch.nn.utils.prune``."""
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune as torch_prune
+
+from ntktheory.checks import complaint
+from ntktheory.pruning.masks import carried_masks, places_of
+
+ORIGINAL, MASK = "_orig", "_mask"
+
+
+def to_torch_prune(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
+    """Return a copy of a module that ``torch.nn.utils.prune`` has pruned with given masks.
+
+    Every masked parameter ``weight`` becomes a parameter ``weight_orig`` and a buffer ``weight_mask``;
+    ``torch.nn.utils.prune.remove`` makes the zeros permanent.
+
+    Args:
+        model: The module; it is not changed.
+        masks: Parameter name -> mask of 0 and 1. A name of a tied parameter masks all of its uses.
+
+    Returns:
+        The copy.
+
+    Raises:
+        TypeError: If a mask is not a tensor.
+        ValueError: If a mask does not fit, or the model carries masks of ``apply_masks`` already.
+
+    Example:
+        >>> pruned = to_torch_prune(nn.Linear(2, 1), {"weight": torch.tensor([[True, False]])})
+        >>> from_torch_prune(pruned)
+        {'weight': tensor([[ True, False]])}
+    """
+    if carried_masks(model):
+        raise ValueError(
+            complaint(
+                "model",
+                "one without masks of its own",
+                "one made by apply_masks",
+                "Pass the dense model, and the masks.",
+            )
+        )
+    pruned = copy.deepcopy(model)
+    for module, name, mask in places_of(pruned, masks):
+        kept = mask.to(getattr(module, name).device)
+        torch_prune.custom_from_mask(module, name, kept.to(getattr(module, name).dtype))
+    return pruned
+
+
+def from_torch_prune(model: nn.Module) -> dict[str, Tensor]:
+    """Return the masks of a module that ``torch.nn.utils.prune`` has pruned.
+
+    Args:
+        model: The module.
+
+    Returns:
+        Name of the parameter before it was pruned -> bool mask. A tied parameter is there under each
+        of its names.
+
+    Raises:
+        ValueError: If nothing is pruned, or a mask has other entries than 0 and 1.
+    """
+    masks = {}
+    for path, module in model.named_modules():
+        for name, mask in module.named_buffers(recurse=False):
+            own = name.removesuffix(MASK)
+            if own == name or not hasattr(module, own + ORIGINAL):
+                continue
+            full = f"{path}.{own}" if path else own
+            if not bool(((mask == 0) | (mask == 1)).all()):
+                raise ValueError(
+                    complaint(
+                        f"mask of {full!r}", "made of 0 and 1", "other entries", "Threshold it."
+                    )
+                )
+            masks[full] = mask.to(torch.bool)
+    if not masks:
+        raise ValueError(
+            complaint(
+                "model",
+                "pruned by torch.nn.utils.prune",
+                "one without such masks",
+                "Prune it, and do not call remove before this.",
+            )
+        )
+    return masks
