@@ -1,5 +1,6 @@
 """Training a network with mini-batches."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
@@ -30,6 +31,8 @@ def train(
     schedule: Schedule = "cosine",
     loss_fn: Loss | None = None,
     generator: torch.Generator | None = None,
+    first_step: int = 0,
+    on_step: Callable[[int], None] | None = None,
     progress: bool = False,
 ) -> list[float]:
     """Train a network in place, and leave it in eval mode.
@@ -47,13 +50,17 @@ def train(
         schedule: "constant", or "cosine" down to 0.
         loss_fn: ``loss_fn(outputs, labels) -> scalar``; None means mean cross-entropy.
         generator: Draws the order of the samples, anew in every epoch.
+        first_step: Where to enter the schedule and the order of the samples: steps before it are
+            left out. The optimiser starts afresh.
+        on_step: Called with the number of steps behind, before the first one and after each.
         progress: Show a progress bar.
 
     Returns:
-        The loss before each step.
+        The loss before each step taken.
 
     Raises:
-        ValueError: If an option is unknown or not positive, or labels do not fit.
+        ValueError: If an option is unknown or not positive, labels do not fit, or ``first_step`` is
+            not one of the steps.
         NumericalError: If the loss is not finite; the message says at which step, and the weights are
             those before it.
 
@@ -68,6 +75,10 @@ def train(
     check_choice("schedule", schedule, SCHEDULES)
     check_count("steps", steps)
     check_count("batch", batch)
+    if type(first_step) is not int or not 0 <= first_step < steps:
+        raise ValueError(
+            complaint("first_step", f"in 0…{steps - 1}", repr(first_step), "Train more steps.")
+        )
     if labels.shape[0] != inputs.shape[0]:
         raise ValueError(
             complaint(
@@ -83,10 +94,13 @@ def train(
     losses: list[float] = []
     model.train()
     try:
-        picks = _batches(inputs.shape[0], batch, steps, generator)
-        for step, pick in _track(enumerate(picks), steps, progress):
+        on_step = (lambda step: None) if on_step is None else on_step
+        on_step(first_step)
+        picks = enumerate(sample_order(inputs.shape[0], batch, steps, generator))
+        remaining = itertools.islice(picks, first_step, None)
+        for step, pick in _track(remaining, steps - first_step, progress):
             for group in stepper.param_groups:
-                group["lr"] = _rate(lr, step, steps, schedule)
+                group["lr"] = rate(lr, step, steps, schedule)
             loss = loss_fn(model(inputs[pick]), labels[pick])
             losses.append(float(loss.detach()))
             if not math.isfinite(losses[-1]):
@@ -98,16 +112,20 @@ def train(
             stepper.zero_grad()
             loss.backward()
             stepper.step()
+            on_step(step + 1)
     finally:
         model.eval()
     return losses
 
 
-def _rate(lr: float, step: int, steps: int, schedule: Schedule) -> float:
+def rate(lr: float, step: int, steps: int, schedule: Schedule) -> float:
+    """Return the learning rate of a step."""
     return lr if schedule == "constant" else lr * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def _batches(n: int, batch: int, steps: int, generator: torch.Generator | None) -> Iterator[Tensor]:
+def sample_order(
+    n: int, batch: int, steps: int, generator: torch.Generator | None
+) -> Iterator[Tensor]:
     """Yield the samples of each step; an epoch's last batch may be smaller."""
     while steps > 0:
         order = torch.arange(n) if batch >= n else torch.randperm(n, generator=generator)
