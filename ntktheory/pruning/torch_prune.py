@@ -82,9 +82,9 @@ def from_torch_prune(model: nn.Module) -> dict[str, Tensor]:
         raise ValueError(
             complaint(
                 "model",
-                "pruned by torch.nn.utils.prune",
+                "pruned by torch",
                 "one without such masks",
-                "Prune it, and do not call remove before this.",
+                "Use torch.nn.utils.prune, and do not call its remove before this.",
             )
         )
     return masks

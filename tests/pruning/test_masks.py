@@ -5,11 +5,13 @@ from functools import partial
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ntktheory import apply_masks, empirical_ntk, functional, ntk_trace
 from ntktheory.functional import masked
 from ntktheory.models import convnet, mlp
+from ntktheory.pruning import carried_masks, score
 from proofs_check.cases import random_masks
 
 close = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-13)
@@ -43,7 +45,9 @@ def tied():
 NETWORKS = {"MLP": (dense, draw(4, 3)), "CNN": (conv, draw(4, 1, 4, 4)), "tied": (tied, draw(4, 3))}
 OPTIMISERS = {
     "SGD": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
+    "Nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True),
     "Adam": lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.1),
+    "AdamW": lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.1),
 }
 
 
@@ -199,3 +203,91 @@ def test_same_kernel_as_with_masks_given(network):
     for name, value in ntk_trace(build(), x, per="parameter", masks=masks).items():
         close(diagonal[original(name)], value)
         assert not value[~masks[name]].any()
+
+
+def test_an_optimiser_that_already_has_momentum_revives_nothing():
+    """Momentum of dropped weights goes on moving their θ, which nobody reads."""
+    model = dense()
+    keep_all = {"layer1.weight": torch.ones(5, 3, dtype=torch.bool)}
+    pruned = apply_masks(model, keep_all)
+    optimiser = OPTIMISERS["SGD"](pruned.parameters())
+    x, targets = draw(8, 3), draw(8, 2)
+
+    def step():
+        optimiser.zero_grad()
+        (pruned(x) - targets).square().mean().backward()
+        optimiser.step()
+
+    step()
+    mask = torch.eye(5, 3) > 0
+    pruned.layer1.parametrizations.weight[0].mask.copy_(mask)
+    theta = pruned.get_parameter(original("layer1.weight"))
+    before = theta.detach().clone()
+    for _ in range(3):
+        step()
+        assert not pruned.layer1.weight[~mask].any()
+    assert (theta[~mask] != before[~mask]).all()
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_compiled_training_is_the_same(backend, optimiser):
+    torch.compiler.reset()
+    masks = random_masks(dense())
+    plain, compiled = apply_masks(dense(), masks), apply_masks(dense(), masks)
+    train(plain, optimiser)
+    train(torch.compile(compiled, backend=backend), optimiser)
+    close(compiled(draw(4, 3)), plain(draw(4, 3)), rtol=1e-9, atol=1e-9)
+    for name, mask in masks.items():
+        module, _, parameter = name.rpartition(".")
+        assert not getattr(compiled.get_submodule(module), parameter)[~mask].any()
+
+
+def test_the_state_is_tensors_and_needs_no_pickle(tmp_path):
+    pruned = apply_masks(dense(), random_masks(dense()))
+    save_file(pruned.state_dict(), tmp_path / "state.safetensors")
+    other = apply_masks(dense(), random_masks(dense(), seed=1))
+    other.load_state_dict(load_file(tmp_path / "state.safetensors"))
+    assert torch.equal(other(draw(4, 3)), pruned(draw(4, 3)))
+    torch.save(pruned.state_dict(), tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert all(torch.equal(state[name], t) for name, t in pruned.state_dict().items())
+
+
+# Masked again.
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_masks_of_masks_keep_what_both_keep(network):
+    build, x = NETWORKS[network]
+    first, second = random_masks(build(), 0.7), random_masks(build(), 0.6, seed=1)
+    once = apply_masks(build(), first)
+    before = copy.deepcopy(once.state_dict())
+    twice = apply_masks(once, {original(name): mask for name, mask in second.items()})
+    both = {name: mask & second[name] for name, mask in first.items()}
+    assert torch.equal(twice(x), apply_masks(build(), both)(x))
+    assert list(twice.state_dict()) == list(before)
+    assert all(torch.equal(once.state_dict()[name], t) for name, t in before.items())
+    for name, mask in carried_masks(twice).items():
+        assert torch.equal(
+            mask, both[name.replace("parametrizations.", "").removesuffix(".original")]
+        )
+
+
+def test_carried_masks_are_named_like_parameters():
+    masks = {"layer1.weight": torch.eye(3) == 0}
+    assert list(carried_masks(apply_masks(tied(), masks))) == [original("layer1.weight")]
+    assert carried_masks(tied()) == {}
+    assert carried_masks(functional(tied())) == {}
+
+
+def test_a_masked_model_is_scored_like_its_masks():
+    model, x = mlp([3, 5, 2], generator=seeded(0), dtype=torch.float64), draw(4, 3)
+    masks = {name: m for name, m in random_masks(model).items() if name.endswith("weight")}
+    pruned = apply_masks(model, masks)
+    assert functional(pruned).prunable == tuple(map(original, masks))
+    for scorer in ("px", "synflow_l2", "t_sq", "path_edge"):
+        expected = score(model, scorer, batch=x, masks=masks)
+        for name, found in score(pruned, scorer, batch=x).items():
+            wanted = expected[name.replace("parametrizations.", "").removesuffix(".original")]
+            close(found, wanted)
