@@ -8,6 +8,7 @@ from ntktheory.pruning.scorers.ntk_sap import ntk_sap
 from ntktheory.pruning.scorers.ntk_trace import ntk_trace
 from ntktheory.pruning.scorers.ntk_trace_saliency import ntk_trace_saliency
 from ntktheory.pruning.scorers.path_edge import path_edge
+from ntktheory.pruning.scorers.phew import phew
 from ntktheory.pruning.scorers.prospr import prospr
 from ntktheory.pruning.scorers.px import px
 from ntktheory.pruning.scorers.px_bound import px_bound
@@ -104,4 +105,8 @@ register_scorer(
 register_scorer(
     "ntk_trace_saliency", ntk_trace_saliency, "|∂Tr Θ/∂m|, exact",
     paper="NTK-SAP's objective, exact", rounds=20, cost="2 C + 1, the same",
+)  # fmt: skip
+register_scorer(
+    "phew", phew, "order of the first visit by random walks, p ∝ |θ⊙m|",
+    paper="PHEW (Patil and Dovrolis 2021)", cost="no pass; walks",
 )  # fmt: skip
