@@ -1,0 +1,316 @@
+"""No Free Prune's toy (Fig. 4), enumerated: what the masks of every pruner say about six points.
+
+``python experiments/mask_information.py --cache FOLDER`` writes ``proofs_check/records/F7.json``;
+``python figures/mask_information.py`` draws it. Per loss: mse with width 4 (P = 21), and cross-entropy
+of two logits with width 3 (P = 20). Per run (loss, method, steps, init): ``I(m; D | init)`` in bits for
+k = 0…P−1 pruned weights, exactly, with and without replacement.
+
+A killed run resumes: what the record holds is not computed again. The masks are kept in the cache
+folder, for ``--then``:
+
+* ``over_inits``: I(m; D) where the init is drawn too, uniform over the seeds;
+* ``joint``: ``I((m, w); D | init)``, w the trained weights under the mask;
+* ``sampled``: what estimators make of 1,000, 4,000 and 32,000 sampled data sets.
+"""
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.record import commit, hardware  # noqa: E402
+from ntktheory.information.entropy import ESTIMATORS, entropy_estimate  # noqa: E402
+from ntktheory.information.enumeration import (  # noqa: E402
+    information_of_masks,
+    information_over_inits,
+    joint_information,
+)
+from ntktheory.information.laws import Array, Law, entropy_bits, pushed  # noqa: E402
+from ntktheory.information.toy_data import ToyData, toy_data  # noqa: E402
+from ntktheory.information.toy_learner import train  # noqa: E402
+from ntktheory.information.toy_masks import masks_by_rank, toy_masks  # noqa: E402
+from ntktheory.information.toy_network import ToyNetwork, initial_weights  # noqa: E402
+from proofs_check.runner import write_atomically  # noqa: E402
+
+RECORD = ROOT / "proofs_check" / "records" / "F7.json"
+WIDTHS = {"mse": 4, "cross_entropy": 3}
+TRAINED = ("imp", "magnitude_after")
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "snip": ("snip", {}),
+    "grasp": ("grasp", {}),
+    "grasp T=1": ("grasp", {"temperature": 1.0}),
+    "synflow": ("synflow", {}),
+    "random": ("random", {}),
+    "ntk_sap": ("ntk_sap", {}),
+    "px": ("px", {}),
+    "path_edge": ("path_edge", {}),
+    "magnitude_after": ("magnitude_after", {}),
+    "imp": ("imp", {}),
+}
+PAPER = ("imp", "magnitude_after", "snip", "grasp")
+SEEDS, STEPS, LR = 20, 200, 0.1
+LONG_SEEDS, LONG_STEPS = 3, 1000
+SAMPLES, RESAMPLES = (1_000, 4_000, 32_000), 20
+SOME_PRUNED = (1, 2, 4, 6, 8, 10, 12, 14, 16, 18, 19)
+DIGITS = 5
+
+Record = dict[str, Any]
+
+
+class Run(NamedTuple):
+    """A learner and its init."""
+
+    loss: str
+    method: str
+    steps: int = 0
+    lr: float = LR
+    init: str = "kaiming_normal"
+    seed: int = 0
+    replacement: bool = True
+
+    @property
+    def network(self) -> ToyNetwork:
+        """Its network."""
+        return ToyNetwork(width=WIDTHS[self.loss], loss=self.loss)
+
+
+def main() -> None:
+    """Compute what the record lacks."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--cache", type=Path, required=True, help="folder for masks, 4 MB per run")
+    parser.add_argument("--only", action="append", choices=PARTS, help="some of the runs")
+    parser.add_argument("--then", action="append", choices=THEN, default=[], help="after the runs")
+    options = parser.parse_args()
+    options.cache.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    data = {replacement: toy_data(replacement=replacement) for replacement in (True, False)}
+    for part in options.only or PARTS:
+        for run in PARTS[part]():
+            measure(run, data[run.replacement], options.cache)
+    for name in options.then:
+        record = load()
+        record[name] = THEN[name](data[True], options.cache)
+        save(record)
+
+
+def at_init() -> Iterator[Run]:
+    """Yield the pruners that score the initial weights."""
+    for seed in range(SEEDS):
+        for loss in WIDTHS:
+            for method in METHODS:
+                if method not in TRAINED:
+                    yield Run(loss, method, seed=seed)
+
+
+def trained() -> Iterator[Run]:
+    """Yield the pruners that train."""
+    for method in TRAINED[::-1]:
+        for seed in range(SEEDS):
+            for loss in WIDTHS:
+                yield Run(loss, method, STEPS, seed=seed)
+
+
+def apart() -> Iterator[Run]:
+    """Yield those without replacement, trained for longer."""
+    for seed in range(SEEDS):
+        for loss in WIDTHS:
+            for method in TRAINED:
+                yield Run(loss, method, LONG_STEPS, seed=seed, replacement=False)
+
+
+def swept() -> Iterator[Run]:
+    """Yield those without replacement, with other learning rates, steps and laws of the init."""
+    for seed in range(SEEDS):
+        for loss in WIDTHS:
+            for method in PAPER:
+                steps = STEPS if method in TRAINED else 0
+                yield Run(loss, method, steps, seed=seed, init="uniform", replacement=False)
+                if method in TRAINED:
+                    for lr in (0.01, 0.5):
+                        yield Run(loss, method, STEPS, seed=seed, lr=lr, replacement=False)
+
+
+def long() -> Iterator[Run]:
+    """Yield those with replacement, trained for longer."""
+    for seed in range(LONG_SEEDS):
+        for loss in WIDTHS:
+            for method in TRAINED:
+                yield Run(loss, method, LONG_STEPS, seed=seed)
+
+
+PARTS: dict[str, Callable[[], Iterator[Run]]] = {
+    "at_init": at_init,
+    "apart": apart,
+    "swept": swept,
+    "trained": trained,
+    "long": long,
+}
+
+
+def measure(run: Run, data: ToyData, cache: Path) -> None:
+    """Compute one run, unless the record has it, and save it."""
+    record = load()
+    if any(all(row[k] == v for k, v in run._asdict().items()) for row in record["runs"]):
+        return
+    begin = time.process_time()
+    start = initial_weights(run.network, run.seed, run.init)
+    scorer, options = METHODS[run.method]
+    found = toy_masks(
+        scorer, data, run.network, start, steps=run.steps, lr=run.lr, seed=run.seed, options=options
+    )
+    seconds = time.process_time() - begin
+    codes, near = found.codes.numpy(), found.near_ties.numpy()
+    np.save(cache / file_name(run), codes.astype(np.int32))
+    exact = [information_of_masks(c, data.law, n) for c, n in zip(codes, near, strict=True)]
+    row: Record = {**run._asdict(), "bits": [rounded(i.bits) for i in exact]}
+    if run.replacement:
+        distinct = without_replacement(data)
+        row["bits_without_replacement"] = [
+            rounded(entropy_bits(pushed(c, distinct))) for c in codes
+        ]
+    record = load()
+    record["runs"].append(
+        row
+        | {
+            "near_tie_weight": max(i.near_tie_weight for i in exact),
+            "widest_interval_bits": rounded(max(i.high_bits - i.low_bits for i in exact)),
+            "cpu_seconds": round(seconds, 1),
+        }
+    )
+    save(record)
+    print(*run, f"{seconds:.0f} s", flush=True)
+
+
+def without_replacement(data: ToyData) -> Law:
+    """Return the law of data sets with distinct inputs, on the list of all."""
+    distinct = (data.counts.sum(0) <= 1).all(0).numpy()
+    return Law(distinct.astype(np.int64), int(distinct.sum()))
+
+
+def masks_of(run: Run, cache: Path) -> Array:
+    """Return the code words of a run, [P, N]."""
+    return np.load(cache / file_name(run)).astype(np.int64)
+
+
+def file_name(run: Run) -> str:
+    """Return where a run's masks are in the cache."""
+    return "_".join(map(str, run)).replace(" ", "") + ".npy"
+
+
+def over_inits(data: ToyData, cache: Path) -> list[Record]:
+    """Return I(m; D) over the uniform mixture of the seeds, beside the mean of I(m; D | init)."""
+    rows = []
+    for loss in WIDTHS:
+        for method in PAPER:
+            runs = [r for r in (*at_init(), *trained()) if (r.loss, r.method) == (loss, method)]
+            codes = np.stack([masks_of(run, cache) for run in runs], axis=1)  # [P, I, N]
+            given = [[entropy_bits(pushed(c, data.law)) for c in k] for k in codes]
+            rows.append({
+                "loss": loss, "method": method, "inits": len(runs),
+                "bits": [rounded(information_over_inits(c, data.law)) for c in codes],
+                "mean_bits_given_init": [rounded(float(np.mean(v))) for v in given],
+            })  # fmt: skip
+            print("over inits", loss, method, flush=True)
+    return rows
+
+
+def joint(data: ToyData, cache: Path) -> list[Record]:
+    """Return I((m, w); D | init), magnitude after training, weights not trained again."""
+    rows = []
+    for loss in WIDTHS:
+        for seed in range(LONG_SEEDS):
+            run = Run(loss, "magnitude_after", STEPS, seed=seed)
+            start = initial_weights(run.network, seed)
+            trained = train(data, run.network, start, steps=STEPS, lr=LR)
+            codes = masks_by_rank(trained.abs()).codes
+            bits = []
+            for row in codes:
+                kept = (row >> torch.arange(len(trained)).unsqueeze(1) & 1).double()
+                bits.append(rounded(joint_information(row, trained * kept, data.law)))
+            rows.append(
+                {"loss": loss, "seed": seed, "bits": bits, "data_bits": entropy_bits(data.law)}
+            )
+            print("joint", loss, seed, flush=True)
+    return rows
+
+
+def sampled(data: ToyData, cache: Path) -> list[Record]:
+    """Return the mean error of every estimator, in bits, and its standard deviation over resamples."""
+    rows = []
+    for run in (*at_init(), *trained()):
+        if run.loss != "mse" or run.method not in PAPER:
+            continue
+        generator = np.random.default_rng([run.seed, PAPER.index(run.method)])
+        codes = masks_of(run, cache)
+        names = ESTIMATORS if run.seed < LONG_SEEDS else ("plug_in",)
+        for k in SOME_PRUNED:
+            possible = math.comb(run.network.size, k)
+            masks = pushed(codes[k], data.law)
+            truth = entropy_bits(masks)
+            for n in SAMPLES:
+                drawn = generator.multinomial(n, masks.numerators / masks.total, size=RESAMPLES)
+                row: Record = {"method": run.method, "seed": run.seed, "pruned": k, "samples": n}
+                for name in names:
+                    found = [entropy_estimate(c, name, classes=possible).bits for c in drawn]
+                    error, deviation = np.mean(found) - truth, np.std(found, ddof=1)
+                    row[name] = [round(float(error), DIGITS), round(float(deviation), DIGITS)]
+                rows.append(row)
+        print("sampled", run.method, run.seed, flush=True)
+    return rows
+
+
+THEN: dict[str, Callable[[ToyData, Path], list[Record]]] = {
+    "over_inits": over_inits,
+    "joint": joint,
+    "sampled": sampled,
+}
+
+
+def rounded(bits: float) -> float:
+    """Return bits to 5 digits, 0.0 only for exactly 0."""
+    return max(round(bits, DIGITS), 10.0**-DIGITS) if bits > 0 else round(bits, DIGITS)
+
+
+def load() -> Record:
+    """Return the record, or the head of a new one."""
+    if RECORD.exists():
+        return json.loads(RECORD.read_text(encoding="utf-8"))
+    return {
+        "command": "python experiments/mask_information.py --cache FOLDER "
+        + " ".join(f"--then {name}" for name in THEN),
+        "commit": commit(),
+        "hardware": hardware(),
+        "versions": {m.__name__: m.__version__ for m in (torch, np, scipy)},
+        "seeds": list(range(SEEDS)),
+        "samples": 6,
+        "data_sets": 54_264,
+        "widths": WIDTHS,
+        "methods": {name: list(entry) for name, entry in METHODS.items()},
+        "runs": [],
+    }
+
+
+def save(record: Record) -> None:
+    """Write the record with one line per row."""
+    parts = []
+    for key, value in record.items():
+        rows = isinstance(value, list) and value and isinstance(value[0], dict)
+        lines = ",\n  ".join(json.dumps(row) for row in value) if rows else ""
+        text = f"[\n  {lines}\n ]" if rows else json.dumps(value, ensure_ascii=False)
+        parts.append(f" {json.dumps(key)}: {text}")
+    write_atomically(RECORD, "{\n" + ",\n".join(parts) + "\n}\n")
+
+
+if __name__ == "__main__":
+    main()
