@@ -67,10 +67,7 @@ class FiniteDifferenceBias:
         Raises:
             ValueError: If the tolerance is not positive.
         """
-        if not 0 < tolerance < math.inf:
-            raise ValueError(
-                complaint("tolerance", "a positive number", tolerance, "Pass 0.01 for 1 %.")
-            )
+        check_tolerance(tolerance)
         sizes = [abs(c) / self.trace for c in self.coefficients]
         if not any(sizes):
             return math.inf
@@ -120,13 +117,7 @@ def finite_difference_bias(model: nn.Module | FunctionalModel, x: Tensor) -> Fin
         (2.0, (1.0,), 0.2)
     """
     model = functional(model)
-    trace = float(ntk_trace(model, x))
-    if not trace > 0:
-        raise ValueError(
-            complaint(
-                "model", "a network with a positive trace", trace, "Nothing depends on θ here."
-            )
-        )
+    trace = positive_trace(model, x)
     fixed = _gated(model, x)
     if fixed is None or sum(p.numel() for p in model.params.values()) > MAX_SUBSETS:
         run = fixed or model.model_fn
@@ -138,11 +129,17 @@ def finite_difference_bias(model: nn.Module | FunctionalModel, x: Tensor) -> Fin
 
 
 def sigma_for_bias(
-    model: nn.Module | FunctionalModel, x: Tensor, tolerance: float, *, probes: Params
+    model: nn.Module | FunctionalModel,
+    x: Tensor,
+    tolerance: float,
+    *,
+    probes: Params,
+    start: float | None = None,
 ) -> float:
     """Return a σ at which the finite difference's *measured* relative bias is within a tolerance.
 
-    Starts at ``finite_difference_bias(…).largest_sigma(tolerance)``, at most 1, and divides by √2 until
+    Starts at ``finite_difference_bias(…).largest_sigma(tolerance)``, at most 1, or at a σ given (for
+    networks that are too large for that polynomial), and divides by √2 until
     ``|mean| + 3 standard errors`` of ``sampled_bias`` is at most ``tolerance·σ² Tr Θ``: what the
     polynomial leaves out, kinks and higher orders, is seen too.
 
@@ -151,28 +148,35 @@ def sigma_for_bias(
         x: The batch.
         tolerance: The relative bias allowed, 0.01 for 1 %.
         probes: Name -> [K, *shape], independent draws, K ≥ 2.
+        start: The largest σ tried; None computes the polynomial.
 
     Returns:
         σ.
 
     Raises:
-        ValueError: If the tolerance is not positive, a probe or the batch does not fit, or the trace
-            is 0.
+        ValueError: If the tolerance or ``start`` is not positive, a probe or the batch does not fit, or
+            the trace is 0.
         NumericalError: If no σ down to 1e-6 is seen to do: too few probes, or rounding.
 
     Cost:
-        That of ``finite_difference_bias``, and four passes per probe for every σ tried.
+        That of ``finite_difference_bias`` without ``start``, and four passes per probe for every σ
+        tried.
 
     Example:
         >>> net = nn.Linear(2, 1, bias=False)
         >>> sigma_for_bias(net, torch.ones(1, 2), 0.01, probes={"weight": torch.ones(3, 1, 2)})
         1.0
     """
-    bias = finite_difference_bias(model, x)
-    sigma = min(bias.largest_sigma(tolerance), 1.0)
+    if start is None:
+        bias = finite_difference_bias(model, x)
+        trace, sigma = bias.trace, min(bias.largest_sigma(tolerance), 1.0)
+    else:
+        check_sigma(start)
+        check_tolerance(tolerance)
+        trace, sigma = positive_trace(model, x), float(start)
     while sigma >= SMALLEST_SIGMA:
         measured = sampled_bias(model, x, sigma, probes)
-        if abs(measured.mean) + 3 * measured.standard_error <= tolerance * sigma**2 * bias.trace:
+        if abs(measured.mean) + 3 * measured.standard_error <= tolerance * sigma**2 * trace:
             return sigma
         sigma /= math.sqrt(2)
     raise NumericalError(
@@ -183,6 +187,34 @@ def sigma_for_bias(
             "Pass more probes, allow a larger tolerance, or use float64.",
         )
     )
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Check that a relative bias allowed is a positive number.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not 0 < tolerance < math.inf:
+        raise ValueError(
+            complaint("tolerance", "a positive number", tolerance, "Pass 0.01 for 1 %.")
+        )
+
+
+def positive_trace(model: nn.Module | FunctionalModel, x: Tensor) -> float:
+    """Return Tr Θ, by which biases are divided.
+
+    Raises:
+        ValueError: If it is 0.
+    """
+    trace = float(ntk_trace(model, x))
+    if not trace > 0:
+        raise ValueError(
+            complaint(
+                "model", "a network with a positive trace", trace, "Nothing depends on θ here."
+            )
+        )
+    return trace
 
 
 def _gated(model: FunctionalModel, x: Tensor) -> ModelFn | None:
