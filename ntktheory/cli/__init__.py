@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from ntktheory.cli import bounds, data, models, ntk
+from ntktheory.cli import bounds, data, estimate, models, ntk
 
 __all__ = ["app", "main"]
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.command("ntk", epilog=ntk.EXAMPLES)(ntk.ntk)
 app.command("bounds", epilog=bounds.EXAMPLES)(bounds.bounds)
+app.add_typer(estimate.app, name="estimate")
 app.command("models")(models.models)
 app.add_typer(data.app, name="data")
 
