@@ -1,16 +1,19 @@
 """The independent references behind F1, F2, F3 and F10."""
 
 import itertools
+import json
 import math
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
+from experiments import law_of_robustness as law_experiment
 from proofs_check.claims import robustness_chain as chain
 from proofs_check.claims import robustness_generalisation as generalisation
 from proofs_check.claims import robustness_law as law
 from proofs_check.claims import robustness_lemmas as lemmas
+from proofs_check.claims import robustness_scaling as scaling
 from proofs_check.exact_logs import ZERO, entropy, factors, information, log2_of, marginal
 
 THIRD = Fraction(1, 3)
@@ -138,3 +141,36 @@ class TestGeneralisation:
         for gap, probability in generalisation.reached(samples, rules):
             share = sum(g >= gap - 1e-12 for g in gaps) / len(flips)
             assert probability == pytest.approx(share, rel=1e-12)
+
+
+class TestScaling:
+    def test_slope_of_exact_powers(self):
+        runs = [
+            [n, d, p, seed, True, 2 * (n * d / p) ** 0.4, 9.0]
+            for n in (2, 4, 8)
+            for d in (3, 9)
+            for p in (5, 25)
+            for seed in (0, 1)
+        ]
+        runs.append([2, 3, 5, 2, False, 1e9, 9.0])  # did not fit: left out
+        assert scaling.scaling_slope(runs) == pytest.approx((0.8, 0.8, 0.8))
+
+    @pytest.mark.parametrize(
+        ("low", "high", "status"),
+        [
+            (0.8, 1.2, "supported"),
+            (0.3, 0.9, "not-supported"),
+            (1.1, 1.3, "not-supported"),
+            (-0.1, 1.2, "inconclusive"),
+            (-0.4, -0.1, "opposite"),
+        ],
+    )
+    def test_status(self, low, high, status):
+        assert scaling.status_of(low, high) == status
+
+    def test_the_statistic_is_the_experiment_s(self):
+        record = json.loads(law_experiment.RECORD.read_text())
+        expected = record["fits"]["random, lipschitz_low"]["slope"]
+        found = scaling.scaling_slope(scaling.recorded("random"))
+        assert found[0] == pytest.approx(expected["value"], rel=1e-4)
+        assert found[1:] == pytest.approx((expected["low"], expected["high"]), abs=0.03)
