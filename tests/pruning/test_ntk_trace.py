@@ -126,18 +126,16 @@ def test_trace_score(name, dense):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_saliency(name, dense):
     f, x, masks = problem(name, dense)
-    for select, chosen in ((None, None), ("prunable", f.prunable)):
-        m = everywhere(masks, f)
-        expected = reference.trace_saliency(f.model_fn, f.params, m, x, chosen)
-        for chunk_size in (None, 2):
-            found = ntk_trace_saliency(
-                f.model_fn, f.params, masks, x, f.prunable, select=select, sign="signed",
-                chunk_size=chunk_size,
-            )  # fmt: skip
-            assert list(found) == list(f.prunable)
-            scale = max(float(t.abs().max()) for t in expected.values())
-            for key, value in found.items():
-                assert float((value - expected[key]).abs().max()) < TOLERANCE * scale, key
+    select, chosen, chunk_size = (None, None, 2) if dense else ("prunable", f.prunable, None)
+    expected = reference.trace_saliency(f.model_fn, f.params, everywhere(masks, f), x, chosen)
+    found = ntk_trace_saliency(
+        f.model_fn, f.params, masks, x, f.prunable, select=select, sign="signed",
+        chunk_size=chunk_size,
+    )  # fmt: skip
+    assert list(found) == list(f.prunable)
+    scale = max(float(t.abs().max()) for t in expected.values())
+    for key, value in found.items():
+        assert float((value - expected[key]).abs().max()) < TOLERANCE * scale, key
 
 
 @pytest.mark.parametrize("name", ["MLP with biases", "residual"])

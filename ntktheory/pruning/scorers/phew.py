@@ -96,7 +96,7 @@ def phew(
     places[order] = torch.arange(len(order))
     parts = places.split(list(sizes.values()))
     return {
-        name: -part.double().view(params[name].shape).to(params[name].device)
+        name: (0 - part).double().view(params[name].shape).to(params[name].device)
         for name, part in zip(names, parts, strict=True)
     }
 
