@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from ntktheory.cli import bounds, data, estimate, models, ntk
+from ntktheory.cli import bounds, data, estimate, models, ntk, prune, score, scorers
 
 __all__ = ["app", "main"]
 
@@ -24,6 +24,9 @@ app = typer.Typer(
 )
 app.command("ntk", epilog=ntk.EXAMPLES)(ntk.ntk)
 app.command("bounds", epilog=bounds.EXAMPLES)(bounds.bounds)
+app.command("score", epilog=score.EXAMPLES)(score.score)
+app.command("prune", epilog=prune.EXAMPLES)(prune.prune)
+app.command("scorers")(scorers.scorers)
 app.add_typer(estimate.app, name="estimate")
 app.command("models")(models.models)
 app.add_typer(data.app, name="data")

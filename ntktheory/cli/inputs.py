@@ -73,8 +73,8 @@ MaskFile = Annotated[
 ]
 
 
-def read_options(pairs: Sequence[str] | None) -> dict[str, Any]:
-    """Return the options ``KEY=VALUE`` of a model.
+def read_options(pairs: Sequence[str] | None, option: str = "--arg") -> dict[str, Any]:
+    """Return the options ``KEY=VALUE`` of a model, or of whatever else ``option`` names.
 
     Raises:
         ValueError: If one has no = or no key.
@@ -85,7 +85,7 @@ def read_options(pairs: Sequence[str] | None) -> dict[str, Any]:
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise ValueError(complaint("--arg", "KEY=VALUE", repr(pair), "Write it with a =."))
+            raise ValueError(complaint(option, "KEY=VALUE", repr(pair), "Write it with a =."))
         options[key] = _value(value)
     return options
 
@@ -106,7 +106,24 @@ def read_inputs(
     data_dir: Path | None = None,
     split: str | None = None,
 ) -> "tuple[Tensor, str]":
-    """Load inputs by name or from a file.
+    """Load inputs by name or from a file; see ``read_batch``.
+
+    Returns:
+        Inputs [N, …], and a text that says what they are.
+    """
+    x, _, source = read_batch(data, samples, dtype=dtype, data_dir=data_dir, split=split)
+    return x, source
+
+
+def read_batch(
+    data: str,
+    samples: int | None,
+    *,
+    dtype: "torch.dtype",
+    data_dir: Path | None = None,
+    split: str | None = None,
+) -> "tuple[Tensor, Tensor | None, str]":
+    """Load inputs by name with their labels, or inputs from a file.
 
     Args:
         data: A key of ``DATA``, or the path of a ``.npy`` file.
@@ -116,7 +133,7 @@ def read_inputs(
         split: Which part of a data set that has parts.
 
     Returns:
-        Inputs [N, …], and a text that says what they are.
+        Inputs [N, …], labels [N] or None, and a text that says what they are.
 
     Raises:
         ValueError: If there is no such data set, file, part or number of samples.
@@ -131,8 +148,8 @@ def read_inputs(
         if split is not None:
             raise ValueError(complaint("--split", "left out for a file", split, "Cut the file."))
         x = load_array(data, samples, dtype=dtype, at_most=DEFAULT_SAMPLES)
-        return x, f"{data}, {x.shape[0]} samples"
-    x, _ = load_data(
+        return x, None, f"{data}, {x.shape[0]} samples"
+    x, y = load_data(
         data,
         samples or DEFAULT_SAMPLES,
         dtype=dtype,
@@ -141,7 +158,7 @@ def read_inputs(
         progress=sys.stderr.isatty(),
     )
     part = split or "".join(DATA[data].splits[:1])
-    return x, f"{f'{data} {part}'.rstrip()}, {x.shape[0]} samples"
+    return x, y, f"{f'{data} {part}'.rstrip()}, {x.shape[0]} samples"
 
 
 def check_model(model: str, options: dict[str, Any]) -> None:

@@ -80,7 +80,7 @@ def prune(
         loss_fn: ``loss_fn(outputs, y) -> scalar``; None means mean cross-entropy.
         input_shape: Shape of one input, for scorers that only need to know it.
         generator: Source of randomness of the scorers that draw.
-        progress: Show a progress bar.
+        progress: Show a progress bar on stderr.
         resume: A file that holds the last complete round. If it exists, the run goes on from there and
             ends with the very masks of an uninterrupted one; what a finished run left is returned.
         **options: Options of the scorer, see ``score``.
@@ -186,6 +186,8 @@ def _counts(masks: Mapping[str, Tensor]) -> dict[str, int]:
 def _track(numbers: range, rounds: int, progress: bool) -> Iterable[int]:
     if not progress:
         return numbers
+    from rich.console import Console
     from rich.progress import track
 
-    return track(numbers, description="Pruning", total=rounds, completed=numbers.start)
+    console = Console(stderr=True)
+    return track(numbers, "Pruning", total=rounds, completed=numbers.start, console=console)

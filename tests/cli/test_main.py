@@ -19,7 +19,10 @@ from ntktheory.models import MODELS
 from tests.cli.shared import complaint_of, run
 
 SMALL = ["ntk", "--samples", "4", "--arg", "hidden=5", "--arg", "outputs=3"]
-COMMANDS = [[], ["ntk"], ["bounds"], ["models"], ["data"], ["data", "list"], ["data", "download"]]
+COMMANDS = [
+    [], ["ntk"], ["bounds"], ["score"], ["prune"], ["scorers"], ["models"], ["data"],
+    ["data", "list"], ["data", "download"],
+]  # fmt: skip
 HEAVY = ("torch", "numpy", "scipy", "sklearn", "matplotlib", "safetensors", "rich.progress")
 SLOW = """
 import pathlib, time
@@ -41,7 +44,7 @@ def test_the_runner_of_typer_agrees():
 
 def test_missing_and_unknown_commands(capsys):
     assert "Missing command" in complaint_of(capsys=capsys)
-    assert "No such command" in complaint_of("prune", capsys=capsys)
+    assert "No such command" in complaint_of("grow", capsys=capsys)
 
 
 def test_out_of_memory_is_one_line(capsys, monkeypatch):
@@ -100,7 +103,7 @@ def test_help_loads_nothing_heavy(command):
 
 
 def test_help_names_every_model_data_set_and_option(capsys):
-    for command in ("ntk", "bounds"):
+    for command in ("ntk", "bounds", "score", "prune"):
         text = " ".join(run(command, "-h", capsys=capsys)[1].split())
         assert all(name in text for name in DATA)
         found = re.findall(r"(mlp|convnet|resnet|vgg)((?:\d+, )*\d*): ([^.]*)\.", text)
@@ -123,10 +126,11 @@ def test_help_ends_with_examples_on_lines_of_their_own(capsys):
 
 
 def test_a_wrong_option_names_its_command(capsys):
-    for command in ("ntk", "bounds", "data download"):
+    for command in ("ntk", "bounds", "score px", "prune px", "data download"):
         error = complaint_of(*command.split(), "--layers", "3", capsys=capsys)
         assert error.startswith("error: No such option: --layers ")
-        assert error.endswith(f"(See ntktheory {command} -h.)\n")
+        name = command.removesuffix(" px")
+        assert error.endswith(f"(See ntktheory {name} -h.)\n")
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
