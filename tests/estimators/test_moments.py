@@ -130,6 +130,38 @@ def test_the_sigma_for_a_bias_is_measured(network, tolerance):
         )
 
 
+def test_the_sigma_for_a_bias_from_a_given_start():
+    model, x = gated()["2-2-1"]
+    probes = sample_gaussian(functional(model).params, 4000, generator=seeded(5))
+    sigma = sigma_for_bias(model, x, 0.03, probes=probes, start=1.0)
+    assert math.log2(sigma) * 2 == pytest.approx(round(math.log2(sigma) * 2), abs=1e-9)
+    allowed = 0.03 * float(ntk_trace(model, x))
+
+    def seen(s):
+        measured = sampled_bias(model, x, s, probes)
+        return (abs(measured.mean) + 3 * measured.standard_error) / s**2
+
+    assert (
+        seen(sigma) <= allowed < seen(sigma * math.sqrt(2))
+    )  # the largest that was tried and does
+    assert sigma_for_bias(model, x, 0.03, probes=probes, start=sigma / 3) == sigma / 3
+
+
+@pytest.mark.parametrize(
+    ("text", "tolerance", "start"),
+    [
+        ("sigma must be a positive standard deviation, got 0", 0.1, 0),
+        ("sigma must be a positive standard deviation, got -1.0", 0.1, -1.0),
+        ("tolerance must be a positive number, got 0", 0, 1.0),
+    ],
+)
+def test_a_start_that_is_none(text, tolerance, start):
+    model, x = gated()["2-2-1"]
+    probes = sample_gaussian(functional(model).params, 2, generator=seeded(5))
+    with pytest.raises(ValueError, match=text):
+        sigma_for_bias(model, x, tolerance, probes=probes, start=start)
+
+
 def test_no_sigma_will_do_with_too_few_probes():
     model, x = gated()["2-2-1"]
     probes = sample_gaussian(functional(model).params, 2, generator=seeded(5))
