@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ntktheory.pruning.scorers.px_repo import px_repo
+from ntktheory.pruning import score
 from proofs_check.claim import Level, Outcome, claim
 from proofs_check.compare import Worst, relative_gap
 
@@ -16,6 +16,11 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "conv_bn.npz"
 BEHIND, BESIDE = ("c1.weight", "c2.weight"), ("sc.weight", "head.weight")
 NOISE = 1e-10  # absolute, in float64, where scores beside batch norm are in the hundreds
 Scores = Callable[[nn.Module, Tensor], dict[str, Tensor]]
+
+
+def px_repo(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """Return the scores of PX's published code."""
+    return score(net, "px_repo", batch=x)
 
 
 class BatchNormNet(nn.Module):
@@ -57,11 +62,13 @@ def _batch_norms_in_eval_mode(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     class Affine(nn.Module):
         def __init__(self, norm: nn.BatchNorm2d) -> None:
             super().__init__()
-            self.norm = norm
+            self.weight, self.bias = norm.weight, norm.bias
+            self.register_buffer("mean", norm.running_mean)
+            self.register_buffer("variance", norm.running_var)
 
         def forward(self, h: Tensor) -> Tensor:
-            n = self.norm
-            return F.batch_norm(h, n.running_mean, n.running_var, n.weight, n.bias, False)
+            mean, variance = self.get_buffer("mean"), self.get_buffer("variance")
+            return F.batch_norm(h, mean, variance, self.weight, self.bias, False)
 
     net = BatchNormNet().double()
     net.load_state_dict(model.state_dict())
