@@ -9,7 +9,7 @@ from proofs_check.claim import Level, Outcome, Status, claim
 from proofs_check.record_claims import LEVEL, load_record
 
 Runs = list[list[Any]]
-RESAMPLES = 2000
+RESAMPLES = 1000
 ALMOST_ALL_FIT = 1024  # kept weights from which 70 of 72 networks fitted
 
 
