@@ -12,7 +12,7 @@ RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: help verify test lint bench-ntk bench-paths bench-traces clean
+.PHONY: help verify test lint bench-ntk bench-paths bench-traces bench-ntk-sap bench-scorers clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo 'make lint     ruff and mypy'
 	@echo 'make bench-ntk   the kernel against its peers: a table, and a record in benchmarks/results'
 	@echo 'make bench-paths   the cost of path scores and bounds; make bench-traces   error of trace estimators'
+	@echo 'make bench-scorers   the cost of every scorer; make bench-ntk-sap   of NTK-SAP in both forms'
 	@echo 'make clean    remove the environment, the caches and the report'
 	@echo ''
 	@echo 'Set-up:  PYTHON=python3.12     another interpreter'
@@ -48,6 +49,12 @@ bench-paths: $(DEV_STAMP)
 bench-traces: $(DEV_STAMP)
 	$(BIN)/python benchmarks/trace_estimators.py $(BENCH)
 	$(BIN)/python figures/trace_estimators.py
+
+bench-ntk-sap: $(DEV_STAMP)
+	$(BIN)/python benchmarks/ntk_sap.py $(BENCH)
+
+bench-scorers: $(DEV_STAMP)
+	$(BIN)/python benchmarks/scorers.py $(BENCH)
 
 clean:
 	rm -rf $(VENV) benchmarks/.envs report build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

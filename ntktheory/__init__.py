@@ -27,7 +27,14 @@ from ntktheory.estimators import (
     xtrace,
 )
 from ntktheory.functional import FunctionalModel, functional
-from ntktheory.information import effective_parameter_count
+from ntktheory.information import (
+    deviation_bound,
+    effective_parameter_count,
+    effective_parameter_range,
+    generalisation_gap_bound,
+    information_lower_bound_nats,
+    robustness_lower_bound,
+)
 from ntktheory.ntk import (
     NTKOperator,
     NTKSpectrum,
@@ -71,18 +78,22 @@ __all__ = [
     "check_mean",
     "check_same_distribution",
     "compare_with_training",
+    "deviation_bound",
     "effective_parameter_count",
+    "effective_parameter_range",
     "empirical_ntk",
     "expected_trace_at_init",
     "explain_ntk",
     "finite_difference_bias",
     "functional",
+    "generalisation_gap_bound",
     "hutchinson_diagonal",
     "hutchinson_frobenius",
     "hutchinson_trace",
     "hutchpp_trace",
     "infinite_width_nngp",
     "infinite_width_ntk",
+    "information_lower_bound_nats",
     "label_alignment",
     "linearized_predict",
     "mask_stability",
@@ -96,6 +107,7 @@ __all__ = [
     "output_probe_trace",
     "path_bounds",
     "realization_scores",
+    "robustness_lower_bound",
     "sample_draws",
     "sigma_for_bias",
     "spectral_density",
