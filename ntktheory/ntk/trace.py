@@ -96,7 +96,9 @@ def ntk_trace(
     names = selected(model, select)
     check_batch("x", x)
     outputs, layers = checked_plan(model, masked(model.params, masks), x)
-    size = chunk_size or planned_chunk(layers, model.params, names, x, outputs.shape[1])
+    size = chunk_size or planned_chunk(
+        layers, model.params, names, x, outputs.shape[1], patches=per == "parameter"
+    )
     chunks = [take(x, i, i + size) for i in range(0, x.shape[0], size)]
     if per == "parameter":
         return _finite(
@@ -152,10 +154,15 @@ def diagonal(
     run, single, others = _differentiate(model_fn, params, masks, x, names, layers)
     masks = masks or {}
     squares = {name: j.square().sum((0, 1)) for name, j in others.items()}
+    columns: Params = {}
     for name, uses in _by_parameter(run, names, others):
         f = uses[0]
         if name == f.call.weight and name in single and f.call.is_vector:
             term = (f.g.square().sum(0).T @ f.a.square()).flatten()
+        elif name == f.call.weight and name in single and f.call.kind in ("matrix", "convolution"):
+            if name not in columns:  # once for all outputs
+                columns[name] = f.input_columns()
+            term = squared_rows(f, columns[name])
         else:
             term = block(name, uses).square().sum((0, 1))
         if name in masks:
@@ -182,6 +189,14 @@ def weight_norms(f: Factors, mask: Tensor | None) -> Tensor:
             return ((a.transpose(2, 3) @ a) * (stacked.transpose(2, 3) @ stacked)).sum((1, 2, 3))
     j = block(f.call.weight or "", [f])
     return _masked_rows(j, mask).square().sum((0, 2))
+
+
+def squared_rows(f: Factors, a: Tensor) -> Tensor:
+    """Return ``Σ_nc (G_nc A_nᵀ)²`` of a weight, entry by entry; ``a`` holds A, [N, groups, D, S]."""
+    g = f.cotangent_columns()
+    n, c, groups, o, s = g.shape
+    rows = g.transpose(1, 2).reshape(n, groups, c * o, s) @ a.transpose(2, 3)
+    return rows.square().sum(0).unflatten(1, (c, o)).sum(1).flatten()
 
 
 def _masked_rows(j: Tensor, mask: Tensor | None) -> Tensor:
@@ -248,8 +263,28 @@ def _finite(values: Params) -> Params:
     return values
 
 
-def planned_chunk(layers: Plan, params: Params, names: tuple[str, ...], x: Tensor, c: int) -> int:
-    """Plan the samples per chunk: activations, one output's largest rows, all rows without a rule."""
+def planned_chunk(
+    layers: Plan,
+    params: Params,
+    names: tuple[str, ...],
+    x: Tensor,
+    c: int,
+    *,
+    patches: bool = False,
+) -> int:
+    """Plan the samples per chunk: activations, one output's largest rows, all rows without a rule.
+
+    Args:
+        layers: The plan of the network.
+        params: Its parameters.
+        names: Those to differentiate.
+        x: The batch.
+        c: Number of outputs.
+        patches: Whether the patches of all convolutions are held, as ``diagonal`` does.
+
+    Returns:
+        The number of samples.
+    """
     vectors = {
         name
         for call in layers.calls
@@ -259,6 +294,11 @@ def planned_chunk(layers: Plan, params: Params, names: tuple[str, ...], x: Tenso
     rows = [params[name].numel() for name in names if name not in vectors]
     activations = 4 * sum(prod(call.output) for call in layers.calls)
     others = sum(params[name].numel() for name in names if name in layers.used() - layers.covered())
-    held = 2 * max(rows, default=0) + activations + 3 * c * others
+    unfolded = [
+        prod(call.weight_shape[1:]) * prod(call.output[1:])
+        for call in layers.calls
+        if patches and call.kind == "convolution"
+    ]
+    held = 2 * max(rows, default=0) + activations + sum(unfolded) + 3 * c * others
     bytes_per_sample = held * x.element_size()
     return max(1, min(x.shape[0], CHUNK_BYTES // max(1, bytes_per_sample)))

@@ -51,7 +51,7 @@ def ntk_trace(
     effective = masked(params, masks)
     layers = plan(model_fn, effective, x)
     n, c = x.shape[0], model_fn(effective, x[:1]).shape[1]
-    size = chunk_size or planned_chunk(layers, params, names, x, c)
+    size = chunk_size or planned_chunk(layers, params, names, x, c, patches=True)
     chunks = [
         diagonal(model_fn, params, masks, take(x, i, i + size), names, layers)
         for i in range(0, n, size)

@@ -100,11 +100,11 @@ register_scorer(
 )  # fmt: skip
 register_scorer(
     "ntk_trace", ntk_trace, "θ² Σ_xc (∂f_c/∂θ)², exact",
-    paper=OURS, cost="C, the weight gradients of every sample",
+    paper=OURS, cost="1 forward and C backward",
 )  # fmt: skip
 register_scorer(
     "ntk_trace_saliency", ntk_trace_saliency, "|∂Tr Θ/∂m|, exact",
-    paper="NTK-SAP's objective, exact", rounds=20, cost="2 C + 1, the same",
+    paper="NTK-SAP's objective, exact", rounds=20, cost="2 C + 1",
 )  # fmt: skip
 register_scorer(
     "phew", phew, "order of the first visit by random walks, p ∝ |θ⊙m|",
