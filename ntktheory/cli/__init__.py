@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from ntktheory.cli import bounds, data, estimate, models, ntk, prune, score, scorers
+from ntktheory.cli import bounds, data, estimate, information, models, ntk, prune, score, scorers
 
 __all__ = ["app", "main"]
 
@@ -28,6 +28,7 @@ app.command("score", epilog=score.EXAMPLES)(score.score)
 app.command("prune", epilog=prune.EXAMPLES)(prune.prune)
 app.command("scorers")(scorers.scorers)
 app.add_typer(estimate.app, name="estimate")
+app.add_typer(information.app, name="information")
 app.command("models")(models.models)
 app.add_typer(data.app, name="data")
 

@@ -120,6 +120,8 @@ def _miller_madow(seen: Array, classes: int) -> tuple[float, float]:
 
 
 def _jackknife(seen: Array, classes: int) -> tuple[float, float]:
+    if len(seen) == 1:
+        return 0.0, 0.0  # where rounding would leave 1e-15
     n = float(seen.sum())
     nats, _ = _plug_in(seen, classes)
     rest = np.where(seen > 1, seen - 1, 1.0)

@@ -6,13 +6,16 @@ from typing import Any, Literal, overload
 
 from torch import Tensor
 
+from ntktheory.checks import check_choice
+from ntktheory.information.code_words import check_code_length
 from ntktheory.information.effective_parameters import effective_parameter_count
 from ntktheory.information.enumeration import MaskInformation, information_of_masks
 from ntktheory.information.laws import Law
 from ntktheory.information.toy_data import toy_data
 from ntktheory.information.toy_learner import check_descent
-from ntktheory.information.toy_masks import toy_masks
+from ntktheory.information.toy_masks import TRAINED, toy_masks
 from ntktheory.information.toy_network import ToyNetwork, initial_weights
+from ntktheory.pruning.scorers import SCORERS
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,8 @@ def exact_mask_information(
         (0.0, True)
     """
     network = ToyNetwork(width=width, loss=loss)
+    check_choice("method", method, [*TRAINED, *SCORERS])
+    check_code_length(network.size)
     check_descent(steps, lr)
     start = initial_weights(network, seed, init)
     data = toy_data(replacement=replacement)
