@@ -185,12 +185,17 @@ def keep_by_budget(
     """
     shapes = {name: tuple(s.shape) for name, s in scores.items()}
     check_budget(budget, shapes)
-    if candidates is not None:
-        scores = {name: s.masked_fill(~candidates[name], -torch.inf) for name, s in scores.items()}
     available = {
-        name: s.numel() if candidates is None else int(candidates[name].sum())
+        name: s.numel() if candidates is None else int(candidates[name].count_nonzero())
         for name, s in scores.items()
     }
+    if candidates is not None:
+        scores = {
+            name: s
+            if available[name] == s.numel()
+            else s.masked_fill(~candidates[name], -torch.inf)
+            for name, s in scores.items()
+        }
     if count > sum(available.values()):
         raise ValueError(
             complaint(

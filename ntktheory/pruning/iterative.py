@@ -180,7 +180,7 @@ def _planned(density: float, rounds: int, schedule: Schedule, start: Masks) -> l
 
 
 def _counts(masks: Mapping[str, Tensor]) -> dict[str, int]:
-    return {name: int(mask.sum()) for name, mask in masks.items()}
+    return {name: int(mask.count_nonzero()) for name, mask in masks.items()}
 
 
 def _track(numbers: range, rounds: int, progress: bool) -> Iterable[int]:

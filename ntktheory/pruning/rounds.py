@@ -51,12 +51,22 @@ def summarised(
     Returns:
         The summary. Cost: linear in the number of weights.
     """
-    eligible = {name: s[candidates[name]] for name, s in scores.items()}
-    flat = torch.cat([s.flatten().cpu() for s in eligible.values()])
-    sums = {name: float(s.abs().sum(dtype=torch.float64)) for name, s in eligible.items()}
+    eligible = {
+        name: s.flatten() if bool(candidates[name].all()) else s[candidates[name]]
+        for name, s in scores.items()
+    }
+    flat = torch.cat([s.cpu() for s in eligible.values()])
+    sums = {
+        name: float(torch.linalg.vector_norm(s, 1, dtype=torch.float64))
+        for name, s in eligible.items()
+    }
     total = sum(sums.values())
-    kept = {name: int(mask.sum()) for name, mask in masks.items()}
-    lowest = [float(s[masks[name]].min()) for name, s in scores.items() if kept[name]]
+    kept = {name: int(mask.count_nonzero()) for name, mask in masks.items()}
+    lowest = [
+        float(s.masked_fill(~masks[name], torch.inf).min())
+        for name, s in scores.items()
+        if kept[name]
+    ]
     return Round(
         density=sum(kept.values()) / sum(m.numel() for m in masks.values()),
         threshold=min(lowest),
