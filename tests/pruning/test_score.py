@@ -1,0 +1,274 @@
+"""``score``: it changes nothing, takes what scorers ask for, and refuses what it cannot do."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from ntktheory import NumericalError, functional
+from ntktheory.models import mlp
+from ntktheory.pruning import SCORERS, register_scorer, score
+from ntktheory.pruning.scorers.registry import find_scorer
+
+SMALL = {"ntk_sap": {"realizations": 1, "samples": 2}}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def normed():
+    """Return a convolution, a batch norm and a head; the modules a scorer could disturb."""
+    generator, net = seeded(), nn.Sequential()
+    net.add_module("conv1", nn.Conv2d(2, 3, 2))
+    net.add_module("bn1", nn.BatchNorm2d(3))
+    net.add_module("relu", nn.ReLU())
+    net.add_module("flatten", nn.Flatten())
+    net.add_module("head", nn.Linear(12, 2))
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator))
+    return net.eval()
+
+
+X, Y = torch.randn(4, 2, 3, 3, generator=seeded(1)), torch.tensor([0, 1, 0, 1])
+NET = mlp([3, 4, 2], generator=seeded())
+BATCH = (torch.randn(5, 3, generator=seeded(1)), torch.arange(5) % 2)
+
+
+def state(model):
+    """Return everything that a scorer could leave behind on a model."""
+    modules = list(model.modules())
+    return {
+        "tensors": {n: t.clone() for n, t in model.state_dict().items()},
+        "identities": [id(p) for p in model.parameters()] + [id(b) for b in model.buffers()],
+        "modes": [m.training for m in modules],
+        "flags": [p.requires_grad for p in model.parameters()],
+        "grads": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
+        "hooks": [[len(v) for k, v in vars(m).items() if k.endswith("_hooks")] for m in modules],
+        "attributes": [sorted(vars(m)) for m in modules],
+        "momenta": [getattr(m, "momentum", None) for m in modules],
+    }
+
+
+def assert_same(before, after):
+    for key, value in before.items():
+        if key == "tensors":
+            assert value.keys() == after[key].keys()
+            assert all(torch.equal(t, after[key][n]) for n, t in value.items())
+        elif key == "grads":
+            for old, new in zip(value, after[key], strict=True):
+                assert (old is None) == (new is None)
+                assert old is None or torch.equal(old, new)
+        else:
+            assert value == after[key], key
+
+
+@pytest.mark.parametrize("scorer", sorted(SCORERS))
+def test_scoring_changes_nothing(scorer):
+    model = normed()
+    with torch.no_grad():
+        for name, b in model.named_buffers():
+            if "mean" in name:
+                b.copy_(torch.linspace(-1, 1, b.numel()))
+    first, *others = model.parameters()
+    first.requires_grad_(False)
+    others[0].grad = torch.ones_like(others[0])
+    before, outputs = state(model), model(X).detach()
+    random_state, grad_mode = torch.get_rng_state(), torch.is_grad_enabled()
+    for bn in ("eval", "train") if SCORERS[scorer].batch_norm else (None,):
+        options = SMALL.get(scorer, {}) | ({} if bn is None else {"bn": bn})
+        x = X.clone()
+        found = score(model, scorer, batch=(x, Y), generator=seeded(), **options)
+        assert torch.equal(x, X)
+        assert list(found) == list(functional(model).prunable)
+        for name, s in found.items():
+            assert s.shape == model.get_parameter(name).shape
+            assert s.dtype == torch.float32
+            assert not s.requires_grad
+    assert_same(before, state(model))
+    assert torch.equal(random_state, torch.get_rng_state())
+    assert torch.is_grad_enabled() == grad_mode
+    assert torch.equal(outputs, model(X))
+
+
+def test_a_change_would_be_noticed():
+    model = normed()
+    for change in (
+        lambda m: m.train(),
+        lambda m: m.conv1.weight.requires_grad_(False),
+        lambda m: m.conv1.weight.data.mul_(2),
+        lambda m: m.bn1.running_mean.add_(1),
+        lambda m: m.conv1.register_forward_hook(print),
+        lambda m: m.conv1.weight.sum().backward(),
+    ):
+        other = copy.deepcopy(model)
+        before = state(other)
+        change(other)
+        with pytest.raises(AssertionError):
+            assert_same(before, state(other))
+
+
+def test_scores_do_not_depend_on_the_grad_mode():
+    with torch.no_grad():
+        without = score(NET, "snip", batch=BATCH)
+    assert all(torch.equal(s, without[n]) for n, s in score(NET, "snip", batch=BATCH).items())
+
+
+def test_a_functional_model_scores_like_its_module():
+    for scorer in ("snip", "grasp", "synflow", "synflow_repo", "px"):
+        one, two = (score(m, scorer, batch=BATCH) for m in (NET, functional(NET)))
+        assert all(torch.equal(s, two[n]) for n, s in one.items())
+
+
+def test_a_loss_of_ones_own():
+    found = score(NET, "snip", batch=BATCH, loss_fn=lambda f, y: 0 * f.sum())
+    assert not any(bool(s.any()) for s in found.values())
+
+
+def test_the_shape_of_an_input_is_enough_for_synflow():
+    one = score(NET, "synflow", input_shape=[3])
+    two = score(NET, "synflow", batch=BATCH)
+    assert all(torch.equal(s, two[n]) for n, s in one.items())
+
+
+def test_synflow_of_a_deep_network_fits_float32():
+    """R passes 1e38: computed in float64, all divided by one power of two."""
+    deep = mlp([100] * 30 + [2], generator=seeded())
+    found = score(deep, "synflow", input_shape=[100])
+    assert all(bool(torch.isfinite(s).all()) and bool(s.any()) for s in found.values())
+    sums = [float(s.double().sum()) for s in found.values()]
+    assert max(sums) / min(sums) - 1 < 1e-4  # every layer carries the same flow
+
+
+def test_a_scorer_of_ones_own():
+    def outgoing(params, masks, names, scale=1.0):
+        return {n: scale * params[n].abs().sum(0, keepdim=True).expand_as(params[n]) for n in names}
+
+    entry = register_scorer("outgoing", outgoing, "sum of |w| that leaves the unit", rounds=3)
+    try:
+        assert (entry.needs, entry.options) == ({"params", "masks", "names"}, {"scale": 1.0})
+        found = score(NET, "outgoing", scale=2.0)["layer2.weight"]
+        assert torch.equal(found[0], 2 * NET.layer2.weight.detach().abs().sum(0))
+    finally:
+        del SCORERS["outgoing"]
+
+
+# Bad input.
+
+NAN = torch.full((5, 3), torch.nan)
+MASKS = {n: torch.ones_like(p, dtype=torch.bool) for n, p in functional(NET).params.items()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"scorer": "best"}, ValueError, r"scorer must be one of .*'snip'.*, got 'best'"),
+        ({"batch": None}, ValueError, r"batch must be given for 'snip', got none \(the inputs of"),
+        ({"batch": BATCH[0]}, ValueError, r"batch must be given for 'snip', got none \(labels\)"),
+        ({"batch": (BATCH[0].tolist(), BATCH[1])}, TypeError, r"batch must be a torch\.Tensor"),
+        ({"batch": (NAN, BATCH[1])}, NumericalError, r"batch must be finite, got 15 of 15"),
+        ({"batch": (BATCH[0][:, :2], BATCH[1])}, ValueError, r"batch must be a batch that the mo"),
+        ({"batch": (BATCH[0], BATCH[1][:2])}, ValueError, r"batch must be \(x, y\) with one label"),
+        ({"batch": (BATCH[0], [0] * 5)}, ValueError, r"one label for each of 5 samples, got list"),
+        ({"batch": (BATCH[0], NAN)}, NumericalError, r"labels must be finite"),
+        ({"bn": "batch"}, ValueError, r"bn must be one of 'eval', 'train', got 'batch'"),
+        ({"temperature": 1}, ValueError, r"option of 'snip' must be one of , got 'temperature'"),
+        ({"scorer": "grasp", "power": 1}, ValueError, r"option of 'grasp' must be one of 'temper"),
+        ({"scorer": "synflow_l2", "power": 3}, ValueError, r"power must be one of '1', '2', got"),
+        ({"scorer": "magnitude", "bn": "eval"}, ValueError, r"option of 'magnitude' must be one"),
+        ({"scorer": "random"}, ValueError, r"generator must be given for 'random', got none"),
+        ({"scorer": "random", "generator": 3}, TypeError, r"generator must be a torch\.Generator"),
+        ({"scorer": "synflow", "batch": None}, ValueError, r"input_shape must be given for 'synfl"),
+        (
+            {"scorer": "synflow", "batch": None, "input_shape": [7]},
+            ValueError,
+            r"input_shape must be a batch that the model takes, got shape \[1, 7\]",
+        ),
+        ({"masks": [1]}, TypeError, r"masks must be a mapping from names to tensors, got list"),
+        ({"masks": {"w": 1}}, ValueError, r"masks must be named like the parameters"),
+        ({"masks": {"layer1.weight": 1}}, TypeError, r"masks\['layer1\.weight'\] must be a torch"),
+        ({"masks": {"layer1.weight": Y}}, ValueError, r"must be of shape \[4, 3\], got \[4\]"),
+        ({"masks": {"layer1.weight": torch.rand(4, 3)}}, ValueError, r"must be made of 0 and 1"),
+        ({"model": nn.LayerNorm(3)}, ValueError, r"model must be a network with prunable weights"),
+        ({"model": nn.BatchNorm1d(3)}, ValueError, r"model must be in eval mode"),
+        ({"model": 3}, TypeError, r"model must be an nn\.Module or a FunctionalModel, got int"),
+        (
+            {"model": functional(NET), "bn": "train"},
+            TypeError,
+            r'model must be an nn\.Module for bn="train", got FunctionalModel',
+        ),
+        (
+            {"model": functional(NET), "scorer": "px_repo"},
+            TypeError,
+            r'model must be an nn\.Module for bn="train", got FunctionalModel',
+        ),
+        (
+            {"loss_fn": lambda f, y: f.sum() * torch.inf},
+            NumericalError,
+            r"score of 'layer1\.weight' by 'snip' must be finite, got \d+ of 12 entries NaN",
+        ),
+    ],
+)
+def test_bad_input(arguments, error, text):
+    given = {"model": NET, "scorer": "snip", "batch": BATCH} | arguments
+    model = given["model"]
+    before = state(model) if isinstance(model, nn.Module) else None
+    with pytest.raises(error, match=text):
+        score(**given)
+    if before is not None:
+        assert_same(before, state(model))
+
+
+@pytest.mark.parametrize("returned", [3, {}, {"layer1.weight": torch.ones(2)}])
+def test_a_scorer_that_returns_something_else(returned):
+    register_scorer("odd", lambda names: returned, "nothing")
+    try:
+        with pytest.raises(ValueError, match=r"scorer 'odd' must be a function that returns a sco"):
+            score(NET, "odd")
+    finally:
+        del SCORERS["odd"]
+
+
+def test_a_failure_of_the_scorer_itself_passes_through():
+    def failing(like, names):
+        raise ValueError("my own")
+
+    register_scorer("failing", failing, "none")
+    try:
+        with pytest.raises(ValueError, match="my own"):
+            score(NET, "failing", input_shape=[3])
+    finally:
+        del SCORERS["failing"]
+
+
+def fine(names):
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "published", "error", "text"),
+    [
+        ("snip", fine, {}, ValueError, r"name must be a new scorer's, got 'snip'\. It is taken"),
+        ("new", 3, {}, TypeError, r"function must be a function, got int\. Pass it uncalled"),
+        ("new", fine, {"round": 2}, ValueError, r"published attribute must be one of .*'rounds'"),
+        ("new", fine, {"schedule": "slow"}, ValueError, r"schedule must be one of .*'linear'"),
+        ("new", fine, {"budget": "all"}, ValueError, r"budget must be one of 'erk', 'global'"),
+        ("new", fine, {"rounds": 0}, ValueError, r"rounds must be a positive integer, got 0"),
+        ("new", fine, {"rounds": True}, ValueError, r"rounds must be a positive integer, got True"),
+        ("new", lambda w: {}, {}, ValueError, r"function must be one of parameters named model"),
+        ("new", lambda x, /: {}, {}, ValueError, r"given by name in score\(…\), got 'x'"),
+        ("new", lambda batch=1: {}, {}, ValueError, r"given by name in score\(…\), got 'batch'"),
+    ],
+)
+def test_bad_registrations(name, function, published, error, text):
+    known = set(SCORERS)
+    with pytest.raises(error, match=text):
+        register_scorer(name, function, "nothing", **published)
+    assert set(SCORERS) == known
+
+
+def test_an_unknown_scorer_lists_the_known():
+    with pytest.raises(ValueError, match=r"'grasp'.*'synflow_repo'.*got 'none'"):
+        find_scorer("none")
