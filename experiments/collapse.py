@@ -1,6 +1,6 @@
 """At which density does each scorer first empty a layer? In many rounds, and at once.
 
-``python experiments/collapse.py [--seeds 3] [--scorers px snip …]`` writes
+``python experiments/collapse.py [--seeds 0 1 2] [--scorers px snip …]`` writes
 ``proofs_check/records/P3.collapse.json``; rows of other runs with the same networks stay.
 ``python figures/collapse.py`` draws it, and the claim P3.collapse judges it.
 
@@ -36,7 +36,7 @@ from ntktheory.pruning.schedules import densities  # noqa: E402
 from ntktheory.pruning.topk import kept_count  # noqa: E402
 
 RECORD = ROOT / "proofs_check" / "records" / "P3.collapse.json"
-ROUNDS = {"mlp": 100, "vgg-like": 100, "resnet20": 30}
+ROUNDS = {"mlp": 50, "vgg-like": 50, "resnet20": 30}
 SAMPLES = 16
 DOUBLE = torch.float64
 
@@ -47,13 +47,13 @@ def main() -> None:
     """Prune every network by every scorer, and record after each."""
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--scorers", nargs="+", default=list(SCORERS), choices=list(SCORERS))
     parser.add_argument("--out", type=Path, default=RECORD)
     options = parser.parse_args()
     record = started(options.out)
-    for seed in range(options.seeds):
+    for seed in options.seeds:
         for network in options.networks:
             for scorer in options.scorers:
                 row = measure(network, seed, scorer)
@@ -73,7 +73,7 @@ def started(path: Path) -> Record:
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     return {
         "command": "python experiments/collapse.py", "commit": commit(), "versions": versions,
-        "seeds": [], "rounds": ROUNDS, "samples": SAMPLES, "rows": rows,
+        "seeds": [], "samples": SAMPLES, "rows": rows,
     }  # fmt: skip
 
 
@@ -128,7 +128,8 @@ def measure(network: str, seed: int, scorer: str) -> Record:
     once = at_once(net, scorer, batch, total, layers)
     return {
         "network": network, "seed": seed, "scorer": scorer, "weights": total, "layers": layers,
-        "in_rounds": rounds, "at_once": once, "cpu_s": time.process_time() - start,
+        "rounds": ROUNDS[network], "in_rounds": rounds, "at_once": once,
+        "cpu_s": time.process_time() - start,
     }  # fmt: skip
 
 
