@@ -7,10 +7,10 @@ run recomputes statistic, interval and status from the values.
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ntktheory.checks import complaint
 from proofs_check.claim import Status
@@ -18,6 +18,8 @@ from proofs_check.claim import Status
 RECORDS = Path(__file__).with_name("records")
 REQUIRED = ("command", "seeds", "versions")
 LEVEL = 0.95
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -154,34 +156,60 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def ordering_status(intervals: Mapping[Any, Interval], level: float = LEVEL) -> Status:
-    """Return the verdict on "every one of these differences is positive", Holm-corrected.
-
-    A difference is decided where its adjusted p-value is at most 1 − level.
+def decisions(intervals: Mapping[Key, Interval], level: float = LEVEL) -> dict[Key, int]:
+    """Return the sign of every difference of a family that is decided after Holm's correction.
 
     Args:
-        intervals: The family's differences, claimed to be positive.
+        intervals: The family.
         level: One minus the probability of any wrong decision.
+
+    Returns:
+        1 or −1 where the adjusted p-value is at most 1 − level, else 0.
+    """
+    adjusted = holm([found.p for found in intervals.values()])
+    return {
+        key: int(math.copysign(1, found.mean)) if p <= 1 - level else 0
+        for (key, found), p in zip(intervals.items(), adjusted, strict=True)
+    }
+
+
+def status_of(decided: Iterable[int]) -> Status:
+    """Return the verdict on "all of these are positive" from what is decided.
+
+    Args:
+        decided: 1, −1 or 0 for each, see ``decisions``.
 
     Returns:
         ``supported`` if all are decided positive, ``opposite`` if all are decided negative,
         ``not-supported`` if at least one is decided negative, else ``inconclusive``.
 
     Raises:
-        ValueError: If the family is empty.
+        ValueError: If there are none.
     """
-    if not intervals:
+    decided = list(decided)
+    if not decided:
         raise ValueError(complaint("intervals", "a family of at least one", "none", "Name them."))
-    adjusted = holm([found.p for found in intervals.values()])
-    decided = [
-        math.copysign(1, found.mean) if p <= 1 - level else 0
-        for found, p in zip(intervals.values(), adjusted, strict=True)
-    ]
     if min(decided) > 0:
         return "supported"
     if max(decided) < 0:
         return "opposite"
     return "not-supported" if min(decided) < 0 else "inconclusive"
+
+
+def ordering_status(intervals: Mapping[Any, Interval], level: float = LEVEL) -> Status:
+    """Return the verdict on "every one of these differences is positive", Holm-corrected.
+
+    Args:
+        intervals: The family's differences, claimed to be positive.
+        level: One minus the probability of any wrong decision.
+
+    Returns:
+        See ``status_of``.
+
+    Raises:
+        ValueError: If the family is empty.
+    """
+    return status_of(decisions(intervals, level).values())
 
 
 def _refuse(constant: str) -> float:
