@@ -22,7 +22,8 @@ ENTRY: dict[str, Any] = {
 def test_the_committed_ledger_covers_every_claim_of_the_theory() -> None:
     ledger = load_ledger()
     parents = {id_.split(".")[0] for id_ in ledger}
-    expected = {f"N{k}" for k in range(1, 9)} | {f"P{k}" for k in range(1, 6)} | {"ladder"}
+    expected = {f"N{k}" for k in range(1, 9)} | {f"P{k}" for k in range(1, 6)}
+    expected |= {"ladder", "code", "trace"}
     expected |= {f"S{k}" for k in range(1, 8)} | {f"E{k}" for k in range(1, 10)}
     expected |= {f"F{k}" for k in range(1, 12)}
     assert parents == expected
