@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ if __name__ == "__main__":
 from ntktheory.pruning import score
 from tests.pruning.golden import BUILDERS, Golden
 
-PUBLISHED_NTK_SAP = {"form": "finite_difference", "bn": "official", "sigma": 0.01}
+PUBLISHED_NTK_SAP: dict[str, Any] = {"form": "finite_difference", "bn": "official", "sigma": 0.01}
 SCORES = {
     "snip_bn_eval": lambda g: normalised(score(g.model, "snip", batch=g.batch, bn="eval")),
     "snip_bn_train": lambda g: normalised(score(g.model, "snip", batch=g.batch, bn="train")),

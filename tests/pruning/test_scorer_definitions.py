@@ -1,5 +1,7 @@
 """Scorers by hand on three weights, and against their slow definitions on many networks."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,7 @@ from ntktheory.pruning import SCORERS, score
 from ntktheory.pruning import reference_scorers as reference
 from proofs_check.cases import Residual, TwiceInPlace, random_masks
 
-F64 = {"dtype": torch.float64}
+F64: dict[str, Any] = {"dtype": torch.float64}
 
 
 def seeded(seed=0):
@@ -86,7 +88,7 @@ def test_grasp_keeps_its_sign():
 
 def test_grasp_predicts_the_change_of_the_flow():
     """Shrinking weight j by the share t changes ‖g‖² by −2t · score_j to first order."""
-    model, x, y = mlp([3, 4, 2], generator=seeded(), **F64), *batch(3, 2)
+    model, (x, y) = mlp([3, 4, 2], generator=seeded(), **F64), batch(3, 2)
     found = score(model, "grasp", batch=(x, y), temperature=1.0)["layer1.weight"]
     net, t = functional(model), 1e-6
 
