@@ -153,8 +153,8 @@ def train_packed(
         slopes = kept.gather(torch.autograd.grad(values.sum(), list(leaves.values())))
         if bool((noise > 0).any()):
             slopes = slopes + _noise(slopes, kept, noise, noise_unit, noise_generator)
-        change = update(slopes, kept.theta) * (rates * rate(1.0, step, steps, schedule))[kept.owner]
-        kept.move(change if bool(active.all()) else change * active[kept.owner])
+        scale = rate(1.0, step, steps, schedule)
+        kept.move(*update(slopes, kept.theta), _sizes(rates, active, scale, kept.owner))
         done += active
         if on_epoch is not None and ends_epoch:
             finished = on_epoch(int(ends_epoch), kept.params())
@@ -198,9 +198,15 @@ class _Kept:
         pairs = zip(slopes, self.places.values(), strict=True)
         return torch.cat([g.flatten() if at is None else g.flatten()[at] for g, at in pairs])
 
-    def move(self, change: Tensor) -> None:
-        """Subtract a change from the kept weights."""
-        self.theta = self.theta - change
+    def move(self, numerator: Tensor, denominator: Tensor | None, sizes: float | Tensor) -> None:
+        """Subtract ``sizes · numerator / denominator`` from the kept weights."""
+        if isinstance(sizes, Tensor):
+            step = numerator if denominator is None else numerator / denominator
+            self.theta.sub_(step.mul(sizes))
+        elif denominator is None:
+            self.theta.sub_(numerator, alpha=sizes)
+        else:
+            self.theta.addcdiv_(numerator, denominator, value=-sizes)
         parts = self.theta.split(self.sizes)
         for part, (name, place) in zip(parts, self.places.items(), strict=True):
             flat = self.dense[name].view(-1)
@@ -219,21 +225,28 @@ class _Update:
         self.first, self.second = torch.zeros_like(theta), torch.zeros_like(theta)
         self.steps = 0
 
-    def __call__(self, slopes: Tensor, theta: Tensor) -> Tensor:
-        """Return the direction of the next step."""
+    def __call__(self, slopes: Tensor, theta: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return numerator and denominator (None = 1) of the direction of the next step."""
         self.steps += 1
         if self.weight_decay:
             slopes = slopes + self.weight_decay * theta
         if self.optimizer == "sgd":
             if not self.momentum:
-                return slopes
-            self.first.mul_(self.momentum).add_(slopes)
-            return self.first
+                return slopes, None
+            return self.first.mul_(self.momentum).add_(slopes), None
         self.first.lerp_(slopes, 1 - self.betas[0])
         self.second.mul_(self.betas[1]).addcmul_(slopes, slopes, value=1 - self.betas[1])
-        scale = (1 - self.betas[1] ** self.steps) ** 0.5
-        root = self.second.sqrt().div_(scale).add_(self.eps)
-        return self.first / root / (1 - self.betas[0] ** self.steps)
+        root = (1 - self.betas[1] ** self.steps) ** 0.5
+        unbias = (1 - self.betas[0] ** self.steps) / root
+        denominator = self.second.sqrt().mul_(unbias).add_(self.eps * unbias * root)
+        return self.first, denominator
+
+
+def _sizes(rates: Tensor, active: Tensor, scale: float, owner: Tensor) -> float | Tensor:
+    """Return the step of every kept weight: one number where all networks take the same."""
+    if bool((rates == rates[0]).all()) and bool(active.all()):
+        return float(rates[0]) * scale
+    return (rates * active * scale)[owner]
 
 
 def _noise(
