@@ -51,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--seeds", type=int, default=25)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=500, help="of the part pruning")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--go-on", default="weights", choices=["weights", "init"])
@@ -64,7 +65,7 @@ def main() -> None:
         cell = record["parts"].setdefault(name, described | {"curves": {}})
         if any(cell[key] != value for key, value in described.items()):
             raise SystemExit(f"{name} is recorded with other settings: move the record away")
-        for first in range(0, options.seeds, CHUNK):
+        for first in range(options.first_seed, options.seeds, CHUNK):
             seeds = [s for s in range(first, min(first + CHUNK, options.seeds))]
             seeds = [s for s in seeds if str(s) not in cell["curves"]]
             if not seeds:

@@ -182,7 +182,7 @@ def test_learned_masks_see_the_labels():
         (lambda: random_label_pack([]), "seeds must be one or more, all different"),
         (lambda: random_label_pack([1, 1]), "seeds must be one or more, all different"),
         (lambda: random_label_pack([0], samples=0), "samples must be a positive integer"),
-        (lambda: random_label_pack([0], **{"init": "zero"}), "init must be one of 'he', 'torch'"),
+        (lambda: random_label_pack([0], init="zero"), "init must be one of 'he', 'torch'"),  # type: ignore[arg-type]
         (lambda: random_label_pack([0], width=0), "widths must be"),
         (
             lambda: noisy_image_pack(torch.ones(2, 3), torch.tensor([0, 1]), [0], noise_variance=-1),
@@ -196,7 +196,7 @@ def test_learned_masks_see_the_labels():
         (lambda: masks_of(small(), "best", [0.1], Training()), "method must be one of"),
         (lambda: masks_of(small(), "random", [0.0], Training()), "density must be a fraction"),
         (
-            lambda: train_pack(small(), all_kept(small()), Training(**{"stop": "never"})),
+            lambda: train_pack(small(), all_kept(small()), Training(stop="never")),  # type: ignore[arg-type]
             "stop must be one of 'change', 'level', 'steps'",
         ),
         (

@@ -144,7 +144,7 @@ def test_rates_and_noise_of_their_own():
         (lambda: student_teacher([]), "seeds must be one or more"),
         (lambda: student_teacher([0], samples=0), "samples must be a positive integer"),
         (lambda: student_teacher([0], noise_variance=0.0), "noise_variance must be positive"),
-        (lambda: student_teacher([0], **{"init": "zero"}), "init must be one of"),
+        (lambda: student_teacher([0], init="zero"), "init must be one of"),  # type: ignore[arg-type]
         (lambda: tracked(epochs=0), "epochs must be a positive integer"),
         (lambda: tracked(prune_every=0), "prune_every must be a positive integer"),
         (lambda: tracked(drop=0.0), r"drop must be inside \(0, 1\)"),
