@@ -128,12 +128,13 @@ def prune(
     floors(_counts(start), counts[-1], floor)
 
     def scored(number: int, masks: Masks) -> Masks:
+        dropped = any(not bool(mask.all()) for mask in masks.values())
         return score(
             model,
             scorer,
             batch=batch(number) if callable(batch) else batch,
             loss_fn=loss_fn,
-            masks=masks,
+            masks=masks if dropped else None,  # without masks the path scorers save a pass
             input_shape=input_shape,
             generator=generator,
             **options,

@@ -89,5 +89,5 @@ def _highest(flat: Tensor, count: int) -> Tensor:
     threshold = flat.kthvalue(flat.numel() - count + 1).values
     kept = flat > threshold
     ties = torch.nonzero(flat == threshold).flatten()
-    kept[ties[: count - int(kept.sum())]] = True
+    kept[ties[: count - int(kept.count_nonzero())]] = True
     return kept

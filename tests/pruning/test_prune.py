@@ -98,7 +98,8 @@ def test_rounds_nest_and_score_under_the_masks(scorer):
     seen = []
 
     def flipping(params, masks, names):
-        seen.append({name: mask.clone() for name, mask in masks.items()})
+        kept = masks or {n: torch.ones_like(params[n], dtype=torch.bool) for n in names}
+        seen.append({name: mask.clone() for name, mask in kept.items()})
         flip = -1 if len(seen) % 2 else 1  # in turn the first and the last weights look best
         return {n: flip * torch.arange(params[n].numel()).view(params[n].shape) for n in names}
 
