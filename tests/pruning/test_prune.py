@@ -330,7 +330,7 @@ def test_wrong_arguments(arguments, error, text):
 def test_scores_that_are_not_finite_name_their_layer(scorer, value):
     def broken(params, names, masks):
         scores = {name: params[name].abs().clone() for name in names}
-        if not masks["layer2.weight"].all():
+        if masks and not masks["layer2.weight"].all():
             scores["layer2.weight"][0, 0] = value
         return scores
 
