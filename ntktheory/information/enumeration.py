@@ -1,5 +1,6 @@
 """Exact information between masks and data, enumerated over a finite law of the data."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -32,22 +33,27 @@ class MaskInformation:
     masks: int
 
 
-def information_of_masks(codes: Any, data: Law, near_ties: Any = None) -> MaskInformation:
+def information_of_masks(
+    codes: Any, data: Law, near_ties: Any = None, *, possible: int | None = None
+) -> MaskInformation:
     """Return I(m; D | init) of a deterministic pruner from its mask on every data set.
 
-    The interval lets every data set with a near-tie have any mask at all: a fresh one each (the largest
-    entropy), or all the likeliest one (the least, which the law majorises).
+    The interval lets every data set with a near-tie have any mask at all. The least entropy is then that
+    of all having the likeliest mask. The largest is at most that of a fresh mask each, and at most that
+    of their weight poured over the possible masks, the least likely first.
 
     Args:
         codes: Code word of the mask on every data set, [N].
         data: The law of the data sets.
         near_ties: Where the mask hangs on rounding, [N] bool; None = nowhere.
+        possible: How many masks there are; None = any number.
 
     Returns:
         The information.
 
     Raises:
-        ValueError: If there is not one code word, or not one flag, per data set.
+        ValueError: If there is not one code word, or not one flag, per data set, or more masks occur
+            than are possible.
 
     Example:
         >>> information_of_masks([5, 5, 3, 6], uniform(4)).bits
@@ -56,6 +62,10 @@ def information_of_masks(codes: Any, data: Law, near_ties: Any = None) -> MaskIn
     codes = _per_data_set("codes", codes, data)
     masks = pushed(codes, data)
     bits = entropy_bits(masks)
+    if possible is not None and possible < len(masks.numerators):
+        raise ValueError(
+            complaint("possible", f"at least {len(masks.numerators)}", possible, "So many occur.")
+        )
     if near_ties is None or not np.any(near_ties):
         return MaskInformation(bits, bits, bits, 0.0, len(masks.numerators))
     near = _per_data_set("near_ties", near_ties, data).astype(bool) & (data.numerators != 0)
@@ -69,8 +79,28 @@ def information_of_masks(codes: Any, data: Law, near_ties: Any = None) -> MaskIn
         low = entropy_bits(Law(together, data.total))
     else:
         low = 0.0
+    high = entropy_bits(apart)
+    if possible is not None:
+        high = min(high, _poured(certain.tolist(), int(loose.sum()), possible, data.total))
     share = int(loose.sum()) / data.total
-    return MaskInformation(bits, low, entropy_bits(apart), share, len(masks.numerators))
+    return MaskInformation(bits, low, high, share, len(masks.numerators))
+
+
+def _poured(certain: list[int], loose: int, possible: int, total: int) -> float:
+    """Return the largest entropy, in bits, of a law that adds ``loose`` to the weights ``certain``.
+
+    All of the ``possible`` masks are filled up to one level (the Lagrange condition), which is found
+    by lifting the m least likely ones, for the largest m whose common level exceeds them all.
+    """
+    levels = [0] * (possible - len(certain)) + sorted(certain)
+    under = 0
+    for m, level in enumerate(levels, start=1):
+        under += level
+        if m == len(levels) or under + loose <= m * levels[m]:
+            break
+    even = (under + loose) / m / total
+    rest = math.fsum(w / total * math.log2(total / w) for w in levels[m:])
+    return rest - m * even * math.log2(even)
 
 
 def mask_information(

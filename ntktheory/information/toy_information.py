@@ -1,5 +1,6 @@
 """I(m; D | init) on No Free Prune's toy, exactly: every data set is enumerated."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, overload
@@ -13,7 +14,7 @@ from ntktheory.information.enumeration import MaskInformation, information_of_ma
 from ntktheory.information.laws import Law
 from ntktheory.information.toy_data import toy_data
 from ntktheory.information.toy_learner import check_descent
-from ntktheory.information.toy_masks import TRAINED, toy_masks
+from ntktheory.information.toy_masks import TRAINED, ToyMasks, toy_masks
 from ntktheory.information.toy_network import ToyNetwork, initial_weights
 from ntktheory.pruning.scorers import SCORERS
 
@@ -57,6 +58,17 @@ class ToyInformation:
             )
             for k, found in enumerate(self.by_pruned)
         ]
+
+
+def by_pruned(masks: ToyMasks, data: Law) -> tuple[MaskInformation, ...]:
+    """Return the information of masks for each number k of pruned weights, of C(P, k) possible masks."""
+    size = len(masks.codes)
+    return tuple(
+        information_of_masks(codes, data, near, possible=math.comb(size, k))
+        for k, (codes, near) in enumerate(
+            zip(masks.codes.numpy(), masks.near_ties.numpy(), strict=True)
+        )
+    )
 
 
 @overload
@@ -141,9 +153,5 @@ def exact_mask_information(
     start = initial_weights(network, seed, init)
     data = toy_data(replacement=replacement)
     found = toy_masks(method, data, network, start, steps=steps, lr=lr, seed=seed, options=options)
-    by_pruned = tuple(
-        information_of_masks(codes, data.law, near)
-        for codes, near in zip(found.codes.numpy(), found.near_ties.numpy(), strict=True)
-    )
-    details = ToyInformation(network.size, by_pruned, found.codes, data.law)
+    details = ToyInformation(network.size, by_pruned(found, data.law), found.codes, data.law)
     return details if return_details else details.bits

@@ -144,6 +144,31 @@ class TestInformation:
             assert found.low_bits - 1e-12 <= bits <= found.high_bits + 1e-12
 
     @pytest.mark.parametrize("seed", range(20))
+    def test_the_largest_entropy_of_few_possible_masks(self, seed):
+        """Against 3,000 random assignments of the data sets with a near-tie."""
+        generator = np.random.default_rng(seed)
+        codes, near = generator.integers(0, 4, 12), generator.random(12) < 0.4
+        over = counted(generator.integers(1, 20, 12).tolist())
+        possible = 6
+        found = information_of_masks(codes, over, near, possible=possible)
+        for _ in range(3000):
+            codes[near] = generator.integers(0, possible, int(near.sum()))
+            bits = entropy_bits(pushed(codes, over))
+            assert found.low_bits - 1e-12 <= bits <= found.high_bits + 1e-12
+        assert found.high_bits <= math.log2(possible) + 1e-12
+
+    def test_few_possible_masks_by_hand(self):
+        near = [False, False, False, True]
+        two = information_of_masks([1, 1, 2, 2], uniform(4), near, possible=2)
+        assert two.high_bits == 1.0  # 2 : 1 + 1
+        one = information_of_masks([1, 1], uniform(2), [False, True], possible=1)
+        assert (one.low_bits, one.high_bits) == (0.0, 0.0)
+        many = information_of_masks([1, 1, 2, 2], uniform(4), near, possible=10**6)
+        assert many.high_bits == 1.5
+        with pytest.raises(ValueError, match=r"possible must be at least 2, got 1\. So many occur"):
+            information_of_masks([1, 2], uniform(2), possible=1)
+
+    @pytest.mark.parametrize("seed", range(20))
     def test_over_inits_is_the_definition(self, seed):
         generator = np.random.default_rng(seed)
         codes = generator.integers(0, 3, (4, 5))
