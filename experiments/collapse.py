@@ -124,8 +124,9 @@ def measure(network: str, seed: int, scorer: str) -> Record:
     batch = (x[chosen].to(DOUBLE), y[chosen])
     f = functional(net)
     total, layers = sum(f.params[n].numel() for n in f.prunable), len(f.prunable)
-    rounds = in_rounds(net, scorer, batch, densities(layers / total, ROUNDS[network]))
-    once = at_once(net, scorer, batch, total, layers)
+    draws = (torch.Generator().manual_seed(seed) for _ in range(2))
+    rounds = in_rounds(net, scorer, batch, densities(layers / total, ROUNDS[network]), next(draws))
+    once = at_once(net, scorer, batch, (layers, total), next(draws))
     return {
         "network": network, "seed": seed, "scorer": scorer, "weights": total, "layers": layers,
         "rounds": ROUNDS[network], "in_rounds": rounds, "at_once": once,
@@ -141,10 +142,11 @@ def scores_of(
     return score(net, scorer, batch=batch, masks=masks, generator=g, **options)
 
 
-def in_rounds(net: nn.Module, scorer: str, batch: Any, falling: list[float]) -> Record:
+def in_rounds(
+    net: nn.Module, scorer: str, batch: Any, falling: list[float], g: torch.Generator
+) -> Record:
     """Prune in rounds; return the counts at which a layer was emptied, and the network cut."""
-    g, entry = torch.Generator().manual_seed(0), SCORERS[scorer]
-    f = functional(net)
+    entry, f = SCORERS[scorer], functional(net)
     masks = {n: torch.ones_like(f.params[n], dtype=torch.bool) for n in f.prunable}
     found: Record = dict.fromkeys(("emptied_at", "layer", "cut_at", "silent_at", "steepest_round"))
     total = sum(m.numel() for m in masks.values())
@@ -169,9 +171,11 @@ def in_rounds(net: nn.Module, scorer: str, batch: Any, falling: list[float]) -> 
     return found
 
 
-def at_once(net: nn.Module, scorer: str, batch: Any, total: int, layers: int) -> Record:
+def at_once(
+    net: nn.Module, scorer: str, batch: Any, counts: tuple[int, int], g: torch.Generator
+) -> Record:
     """Score once; return the largest counts that empty a layer and that cut the network."""
-    scores = scores_of(net, scorer, batch, None, torch.Generator().manual_seed(0))
+    scores = scores_of(net, scorer, batch, None, g)
     budget = SCORERS[scorer].budget
     whole = {n: torch.ones_like(s, dtype=torch.bool) for n, s in scores.items()}
 
@@ -181,11 +185,11 @@ def at_once(net: nn.Module, scorer: str, batch: Any, total: int, layers: int) ->
     def full(count: int) -> bool:
         return all(bool(m.any()) for m in masks(count).values())
 
-    emptied = last_failure(full, layers, total)
+    emptied = last_failure(full, *counts)
     layer = None
     if emptied is not None:
         layer = next(n for n, m in masks(emptied).items() if not m.any())
-    cut = last_failure(lambda count: connected(net, masks(count)), layers, total)
+    cut = last_failure(lambda count: connected(net, masks(count)), *counts)
     return {"emptied_at": emptied, "layer": layer, "cut_at": cut}
 
 
