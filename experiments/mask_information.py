@@ -40,7 +40,7 @@ from ntktheory.information.laws import Array, Law, entropy_bits, pushed  # noqa:
 from ntktheory.information.toy_data import ToyData, toy_data  # noqa: E402
 from ntktheory.information.toy_information import by_pruned  # noqa: E402
 from ntktheory.information.toy_learner import train  # noqa: E402
-from ntktheory.information.toy_masks import masks_by_rank, toy_masks  # noqa: E402
+from ntktheory.information.toy_masks import ToyMasks, masks_by_rank, toy_masks  # noqa: E402
 from ntktheory.information.toy_network import ToyNetwork, initial_weights  # noqa: E402
 from proofs_check.runner import write_atomically  # noqa: E402
 
@@ -62,7 +62,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 PAPER = ("imp", "magnitude_after", "snip", "grasp")
 SEEDS, STEPS, LR = 20, 200, 0.1
 LONG_SEEDS, LONG_STEPS = 3, 1000
-SWEPT_SEEDS = 10
+INIT = "kaiming_normal"
 SAMPLES, RESAMPLES = (1_000, 4_000, 32_000), 20
 SOME_PRUNED = (1, 2, 4, 6, 8, 10, 12, 14, 16, 18, 19)
 DIGITS = 5
@@ -77,7 +77,7 @@ class Run(NamedTuple):
     method: str
     steps: int = 0
     lr: float = LR
-    init: str = "kaiming_normal"
+    init: str = INIT
     seed: int = 0
     replacement: bool = True
 
@@ -98,97 +98,115 @@ def main() -> None:
     torch.set_num_threads(1)
     data = {replacement: toy_data(replacement=replacement) for replacement in (True, False)}
     for part in options.only or PARTS:
-        for run in PARTS[part]():
-            measure(run, data[run.replacement], options.cache)
+        for batch in PARTS[part]():
+            measure(batch, data[batch[0].replacement], options.cache)
     for name in options.then:
         record = load()
         record[name] = THEN[name](data[True], options.cache)
         save(record)
 
 
-def at_init() -> Iterator[Run]:
+def at_init() -> Iterator[list[Run]]:
     """Yield the pruners that score the initial weights."""
     for seed in range(SEEDS):
         for loss in WIDTHS:
             for method in METHODS:
                 if method not in TRAINED:
-                    yield Run(loss, method, seed=seed)
+                    yield [Run(loss, method, seed=seed)]
 
 
-def trained() -> Iterator[Run]:
+def trained() -> Iterator[list[Run]]:
     """Yield the pruners that train."""
-    for method in TRAINED[::-1]:
-        for seed in range(SEEDS):
-            for loss in WIDTHS:
-                yield Run(loss, method, STEPS, seed=seed)
+    for loss in WIDTHS:
+        for method in TRAINED[::-1]:
+            for seed in range(SEEDS):
+                yield [Run(loss, method, STEPS, seed=seed)]
 
 
-def apart() -> Iterator[Run]:
-    """Yield those without replacement, trained for longer."""
-    for seed in range(SEEDS):
-        for loss in WIDTHS:
-            for method in TRAINED:
-                yield Run(loss, method, LONG_STEPS, seed=seed, replacement=False)
+def apart() -> Iterator[list[Run]]:
+    """Yield those without replacement, trained for longer; all inits at once."""
+    for loss in WIDTHS:
+        for method in TRAINED:
+            yield [
+                Run(loss, method, LONG_STEPS, seed=seed, replacement=False) for seed in range(SEEDS)
+            ]
 
 
-def swept() -> Iterator[Run]:
+def swept() -> Iterator[list[Run]]:
     """Yield those without replacement, with other learning rates, steps and laws of the init."""
-    for seed in range(SWEPT_SEEDS):
-        for loss in WIDTHS:
-            for method in PAPER:
-                steps = STEPS if method in TRAINED else 0
-                yield Run(loss, method, steps, seed=seed, init="uniform", replacement=False)
-                if method in TRAINED:
-                    for lr in (0.01, 0.5):
-                        yield Run(loss, method, STEPS, seed=seed, lr=lr, replacement=False)
+    for loss in WIDTHS:
+        for method in TRAINED:
+            for lr, init in ((LR, INIT), (0.01, INIT), (0.5, INIT), (LR, "uniform")):
+                yield [Run(loss, method, STEPS, lr, init, seed, False) for seed in range(SEEDS)]
+        for method in ("snip", "grasp", "grasp T=1"):
+            for seed in range(SEEDS):
+                yield [Run(loss, method, 0, LR, "uniform", seed, False)]
 
 
-def long() -> Iterator[Run]:
+def long() -> Iterator[list[Run]]:
     """Yield those with replacement, trained for longer."""
     for method in TRAINED[::-1]:
-        for seed in range(LONG_SEEDS):
-            for loss in WIDTHS:
-                yield Run(loss, method, LONG_STEPS, seed=seed)
+        for loss in WIDTHS:
+            for seed in range(LONG_SEEDS):
+                yield [Run(loss, method, LONG_STEPS, seed=seed)]
 
 
-PARTS: dict[str, Callable[[], Iterator[Run]]] = {
+PARTS: dict[str, Callable[[], Iterator[list[Run]]]] = {
     "at_init": at_init,
     "apart": apart,
-    "trained": trained,
     "swept": swept,
+    "trained": trained,
     "long": long,
 }
 
 
-def measure(run: Run, data: ToyData, cache: Path) -> None:
-    """Compute one run, unless the record has it, and save it."""
-    record = load()
-    if any(all(row[k] == v for k, v in run._asdict().items()) for row in record["runs"]):
+def measure(runs: list[Run], data: ToyData, cache: Path) -> None:
+    """Compute runs that differ in their seeds, unless the record has them, and save them."""
+    rows = load()["runs"]
+    if all(any(all(row[k] == v for k, v in r._asdict().items()) for row in rows) for r in runs):
         return
     begin = time.process_time()
-    start = initial_weights(run.network, run.seed, run.init)
-    scorer, options = METHODS[run.method]
+    first, count = runs[0], len(runs)
+    starts = [initial_weights(r.network, r.seed, r.init) for r in runs]
+    start = starts[0]
+    if count > 1:
+        start = torch.stack(starts, 1).repeat_interleave(len(data), 1)
+    scorer, options = METHODS[first.method]
     found = toy_masks(
-        scorer, data, run.network, start, steps=run.steps, lr=run.lr, seed=run.seed, options=options
-    )
-    seconds = time.process_time() - begin
-    near = np.packbits(found.near_ties.numpy(), axis=1)
-    np.savez(cache / file_name(run), codes=found.codes.numpy().astype(np.int32), near=near)
-    exact = by_pruned(found, data.law)
+        scorer, data.repeated(count) if count > 1 else data, first.network, start,
+        steps=first.steps, lr=first.lr, seed=first.seed, options=options,
+    )  # fmt: skip
+    seconds = (time.process_time() - begin) / count
+    record = load()
+    for i, run in enumerate(runs):
+        part = slice(i * len(data), (i + 1) * len(data))
+        masks = ToyMasks(found.codes[:, part], found.near_ties[:, part])
+        keep(run, masks, cache)
+        record["runs"].append(row_of(run, masks, data) | {"cpu_seconds": round(seconds, 1)})
+    save(record)
+    print(*first, f"and {count - 1} more seeds, {seconds:.1f} s each", flush=True)
+
+
+def row_of(run: Run, masks: ToyMasks, data: ToyData) -> Record:
+    """Return what the record holds of a run."""
+    exact = by_pruned(masks, data.law)
     row: Record = {**run._asdict(), "bits": [rounded(i.bits) for i in exact]}
     if run.replacement:
         distinct = without_replacement(data)
         row["bits_without_replacement"] = [
-            rounded(entropy_bits(pushed(c, distinct))) for c in found.codes.numpy()
+            rounded(entropy_bits(pushed(c, distinct))) for c in masks.codes.numpy()
         ]
-    if found.near_ties.any():
-        row["near_tie_weight"] = [i.near_tie_weight for i in exact]
+    if masks.near_ties.any():
+        row["near_tie_weight"] = [round(i.near_tie_weight, 6) for i in exact]
         row["low_bits"] = [rounded(i.low_bits) for i in exact]
         row["high_bits"] = [rounded(i.high_bits) for i in exact]
-    record = load()
-    record["runs"].append(row | {"cpu_seconds": round(seconds, 1)})
-    save(record)
-    print(*run, f"{seconds:.0f} s", flush=True)
+    return row
+
+
+def keep(run: Run, masks: ToyMasks, cache: Path) -> None:
+    """Store a run's masks."""
+    near = np.packbits(masks.near_ties.numpy(), axis=1)
+    np.savez(cache / file_name(run), codes=masks.codes.numpy().astype(np.int32), near=near)
 
 
 def without_replacement(data: ToyData) -> Law:
@@ -212,7 +230,7 @@ def over_inits(data: ToyData, cache: Path) -> list[Record]:
     rows = []
     for loss in WIDTHS:
         for method in PAPER:
-            runs = [r for r in (*at_init(), *trained()) if (r.loss, r.method) == (loss, method)]
+            runs = [r for (r,) in (*at_init(), *trained()) if r[:2] == (loss, method)]
             codes = np.stack([masks_of(run, cache) for run in runs], axis=1)  # [P, I, N]
             given = [[entropy_bits(pushed(c, data.law)) for c in k] for k in codes]
             rows.append({
@@ -247,7 +265,7 @@ def joint(data: ToyData, cache: Path) -> list[Record]:
 def sampled(data: ToyData, cache: Path) -> list[Record]:
     """Return the mean error of every estimator, in bits, and its standard deviation over resamples."""
     rows = []
-    for run in (*at_init(), *trained()):
+    for (run,) in (*at_init(), *trained()):
         if run.loss != "mse" or run.method not in PAPER:
             continue
         generator = np.random.default_rng([run.seed, PAPER.index(run.method)])

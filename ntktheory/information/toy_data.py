@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations, product
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,6 +39,16 @@ class ToyData:
     def __len__(self) -> int:
         """Return N, the number of data sets."""
         return self.counts.shape[2]
+
+    def repeated(self, times: int) -> "ToyData":
+        """Return the data sets several times over, for as many inits at once.
+
+        Example:
+            >>> len(toy_data(1, 1).repeated(3))
+            12
+        """
+        law = Law(np.tile(self.law.numerators, times), self.law.total * times)
+        return ToyData(self.inputs, self.counts.repeat(1, 1, times), law, self.samples)
 
     def points(self, start: int = 0, stop: int | None = None) -> tuple[Tensor, Tensor]:
         """Return the points themselves, in one order: by label (−1 first), then input.

@@ -14,6 +14,7 @@ on their difference only, whose weights move by the sum of the two masks, and ea
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -62,7 +63,7 @@ def train(
     Args:
         data: The data sets.
         network: The network and its loss, the mean over a data set's points.
-        start: The initial parameters, [P] float64, the same for every data set.
+        start: The initial parameters, [P] float64, or those of each data set, [P, N].
         kept: Masks [P, N] bool; None keeps all. Dropped weights are 0 and stay 0.
         steps: How many steps.
         lr: The learning rate.
@@ -84,32 +85,42 @@ def train(
     """
     _check(data, network, start, kept, steps, lr)
     masks = torch.ones(network.size, len(data), dtype=torch.bool) if kept is None else kept
-    full = network.split(start.unsqueeze(1) * masks)
-    gates = {name: mask.to(start.dtype) for name, mask in network.split(masks).items()}
-    theta, rates = _one_output(full), _one_output(gates, rates=True)
-    first = Weights(*(t.clone() for t in theta))
-    used = data.counts.sum(0) > 0
-    live = _live(data.inputs, used, theta)
-    scale = lr / data.samples
+    with _own_threads() as pool:
+        full = network.split((start.unsqueeze(1) if start.ndim == 1 else start) * masks)
+        gates = {name: mask.to(start.dtype) for name, mask in network.split(masks).items()}
+        theta, rates = _one_output(full), _one_output(gates, rates=True)
+        first = Weights(*(t.clone() for t in theta))
+        used = data.counts.sum(0) > 0
+        live = _live(data.inputs, used, theta)
+        scale = lr / data.samples
 
-    def run(block: Block) -> None:
-        _train_block(block, data, network.loss, theta, rates, live, scale, steps)
+        def run(block: Block) -> None:
+            _train_block(block, data, network.loss, theta, rates, live, scale, steps)
 
-    blocks = list(_blocks(used, live, chunk))
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(run, blocks))
-    return _all_outputs(network, full, gates, first, theta, rates)
+        list(pool.map(run, _blocks(used, live, chunk)))
+        return _all_outputs(network, full, gates, first, theta, rates)
+
+
+@contextmanager
+def _own_threads() -> Iterator[ThreadPoolExecutor]:
+    """Give as many threads as torch has, and leave it one in each: its own wait by spinning."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _check(
     data: ToyData, network: ToyNetwork, start: Tensor, kept: Tensor | None, steps: int, lr: float
 ) -> None:
     check_descent(steps, lr)
-    if start.shape != (network.size,):
-        raise ValueError(
-            complaint("start", f"of shape [{network.size}]", list(start.shape), "One per weight.")
-        )
     wanted = (network.size, len(data))
+    if start.shape not in (wanted[:1], wanted):
+        expected = f"of shape {list(wanted[:1])} or {list(wanted)}"
+        raise ValueError(complaint("start", expected, list(start.shape), "One per weight."))
     if kept is not None and kept.shape != wanted:
         raise ValueError(
             complaint(

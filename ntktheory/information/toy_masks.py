@@ -60,7 +60,7 @@ def toy_masks(
         method: ``imp``, ``magnitude_after`` or a key of ``SCORERS``.
         data: The data sets.
         network: The network and its loss.
-        start: The initial weights, [P] float64.
+        start: The initial weights, [P] float64; for pruners that train also [P, N].
         steps: Steps of each training.
         lr: Its learning rate.
         seed: Seed of the scorers that draw: the same numbers for every data set.

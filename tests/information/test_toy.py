@@ -162,8 +162,17 @@ class TestTraining:
     def test_threads_do_not_matter(self, small, monkeypatch):
         network, start = small_network("mse"), initial_weights(small_network("mse"), 0)
         alone = train(small, network, start, chunk=50, **SETTINGS)
+        before = torch.get_num_threads()
         monkeypatch.setattr(toy_learner.torch, "get_num_threads", lambda: 4)
-        assert torch.equal(train(small, network, start, chunk=50, **SETTINGS), alone)
+        found = train(small, network, start, chunk=50, **SETTINGS)
+        torch.set_num_threads(before)
+        assert torch.equal(found, alone)
+
+    def test_torch_keeps_its_threads(self, small):
+        before = torch.get_num_threads()
+        network = small_network("mse")
+        train(small, network, initial_weights(network, 0), steps=1, lr=0.1)
+        assert torch.get_num_threads() == before
 
     def test_one_step_by_hand(self):
         # f = 2·max(0, x + 1) + 3 on the only point (1, −1): f = 7, loss (f + 1)², slope 16
@@ -173,6 +182,16 @@ class TestTraining:
         start = torch.tensor([1.0, 1.0, 2.0, 3.0], dtype=torch.float64)
         found = train(data, ToyNetwork(1, 1), start, steps=1, lr=0.01)[:, at]
         assert found.tolist() == pytest.approx([1 - 0.32, 1 - 0.32, 2 - 0.32, 3 - 0.16])
+
+    @pytest.mark.parametrize("method", ["imp", "magnitude_after"])
+    def test_inits_side_by_side(self, small, method):
+        network = small_network("cross_entropy")
+        starts = [initial_weights(network, seed) for seed in range(3)]
+        alone = [toy_masks(method, small, network, start, **SETTINGS).codes for start in starts]
+        stacked = torch.stack(starts, 1).repeat_interleave(len(small), 1)
+        together = toy_masks(method, small.repeated(3), network, stacked, **SETTINGS).codes
+        assert torch.equal(together, torch.cat(alone, 1))
+        assert small.repeated(3).law.total == 3 * small.law.total
 
     def test_no_steps(self, small):
         network = small_network("cross_entropy")
@@ -185,7 +204,7 @@ class TestTraining:
         [
             ({"steps": -1}, "steps must be a non-negative integer, got -1"),
             ({"lr": 0.0}, "lr must be positive and finite, got 0.0"),
-            ({"start": torch.ones(3)}, r"start must be of shape \[9\], got \[3\]"),
+            ({"start": torch.ones(3)}, r"start must be of shape \[9\] or \[9, 120\], got \[3\]"),
             ({"kept": torch.ones(9, 3)}, r"kept must be of shape \[9, 120\], got \[9, 3\]"),
         ],
     )
