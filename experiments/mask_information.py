@@ -11,6 +11,7 @@ folder, for ``--then``:
 
 * ``over_inits``: I(m; D) where the init is drawn too, uniform over the seeds;
 * ``joint``: ``I((m, w); D | init)``, w the trained weights under the mask;
+* ``rounding``: what an initial weight's last digit changes;
 * ``sampled``: what estimators make of 1,000, 4,000 and 32,000 sampled data sets.
 """
 
@@ -262,6 +263,35 @@ def joint(data: ToyData, cache: Path) -> list[Record]:
     return rows
 
 
+def rounding(data: ToyData, cache: Path) -> list[Record]:
+    """Return how masks change when every initial weight moves to the next larger number.
+
+    ``bits``: the largest change over k; ``weight``: of the data sets whose mask changes, for each k.
+    Without replacement, where masks after long training hang most on rounding.
+    """
+    data = toy_data(replacement=False)
+    rows = []
+    for loss in WIDTHS:
+        for steps in (STEPS, LONG_STEPS):
+            for method in TRAINED:
+                run = Run(loss, method, steps)
+                start = initial_weights(run.network, run.seed)
+                next_up = torch.nextafter(start, torch.full_like(start, torch.inf))
+                codes = [
+                    toy_masks(method, data, run.network, s, steps=steps, lr=LR).codes.numpy()
+                    for s in (start, next_up)
+                ]
+                bits = [[entropy_bits(pushed(k, data.law)) for k in each] for each in codes]
+                changed = [float((a != b).mean()) for a, b in zip(*codes, strict=True)]
+                rows.append({
+                    "loss": loss, "method": method, "steps": steps,
+                    "weight": [round(w, 6) for w in changed],
+                    "bits": max(abs(a - b) for a, b in zip(*bits, strict=True)),
+                })  # fmt: skip
+                print("rounding", loss, method, steps, rows[-1]["bits"], flush=True)
+    return rows
+
+
 def sampled(data: ToyData, cache: Path) -> list[Record]:
     """Return the mean error of every estimator, in bits, and its standard deviation over resamples."""
     rows = []
@@ -290,6 +320,7 @@ def sampled(data: ToyData, cache: Path) -> list[Record]:
 THEN: dict[str, Callable[[ToyData, Path], list[Record]]] = {
     "over_inits": over_inits,
     "joint": joint,
+    "rounding": rounding,
     "sampled": sampled,
 }
 
