@@ -1,8 +1,8 @@
 """Full-batch gradient descent on every data set at once, with the data-set axis last.
 
 Data sets with the same inputs form a block, whose pre-activations are one small matrix product. What is
-not needed is left out, exactly: inputs that a data set lacks, and hidden units that are *inert* on it
-(no outgoing weight, or active on none of its inputs at the start). An inert unit's gradients are 0,
+not needed is mostly left out: inputs that a data set lacks, and hidden units that are *inert* on it (no
+outgoing weight, or active on none of its inputs at the start). An inert unit's gradients are 0,
 so that it stays inert and keeps its weights. A step is
 
     a = max(0, X w),  f = b + Σ_u v_u a_u,  r = ∂ℓ/∂f,
@@ -26,6 +26,8 @@ from ntktheory.information.toy_network import ToyNetwork
 
 CHUNK = 48_000
 """Hidden activations trained together: a few arrays of this size stay in the caches."""
+WASTE, SMALL = 1.5, 12_000
+"""A block may be padded by this factor, or up to this size, where the calls cost more than the work."""
 
 
 class Weights(NamedTuple):
@@ -36,11 +38,25 @@ class Weights(NamedTuple):
     b: Tensor
 
 
-class Block(NamedTuple):
-    """Data sets trained together: s groups of B with the same inputs.
+class Group(NamedTuple):
+    """Data sets with the same inputs: how many there are and which (as bits); units to train."""
 
-    ``sets`` [s, B] are the data sets, ``inputs`` [s, j] the inputs that they have, ``live`` L the
-    number of their hidden units that are not inert.
+    inputs: int
+    live: int
+    support: int
+    sets: Tensor
+
+    @property
+    def size(self) -> int:
+        """The hidden activations."""
+        return self.inputs * max(self.live, 1) * len(self.sets)
+
+
+class Block(NamedTuple):
+    """Data sets trained together: s groups of B.
+
+    ``sets`` [s, B] are the data sets, ``inputs`` [s, j] the inputs of each group, ``live`` how many
+    hidden units are trained: at least those that are not inert.
     """
 
     sets: Tensor
@@ -182,34 +198,51 @@ def _live(inputs: Tensor, used: Tensor, theta: Weights) -> Tensor:
 
 
 def _blocks(used: Tensor, live: Tensor, chunk: int) -> Iterator[Block]:
-    """Yield blocks of data sets with equally many inputs and live units; ragged groups are padded.
+    """Yield blocks of groups: data sets with the same inputs and equally many live units.
 
-    A group is padded with its own first data set, which is then trained, and stored, more than once.
+    Groups of unlike sizes share a block where that wastes little. They are padded with inputs that they
+    lack, which weigh 0, with inert units, and with their first data set, which is then stored again.
     """
-    number = len(used)
+    number, most = len(used), live.shape[0] + 1
     support = (used.long() << torch.arange(number).unsqueeze(1)).sum(0)
-    sizes, units = used.sum(0), live.sum(0)
-    key = (sizes * (live.shape[0] + 1) + units) << number | support
+    units = ((live.sum(0) + 1) // 2 * 2).clamp(max=live.shape[0])  # in pairs: larger groups
+    key = (used.sum(0) * most + units) << number | support
     order = torch.argsort(key, stable=True)
     names, counts = torch.unique_consecutive(key[order], return_counts=True)
-    groups = list(zip(names.tolist(), order.split(counts.tolist()), strict=True))
-    groups.sort(key=lambda group: (group[0] >> number, -len(group[1])))
-    start = 0
-    while start < len(groups):
-        kind, longest = groups[start][0] >> number, len(groups[start][1])
-        j, units_live = divmod(kind, live.shape[0] + 1)
-        most = max(1, chunk // (j * max(units_live, 1) * longest))
-        stop = start + 1
-        while stop < min(start + most, len(groups)) and groups[stop][0] >> number == kind:
-            stop += 1
-        yield _block(groups[start:stop], longest, number, units_live)
-        start = stop
+    groups = [
+        Group((name >> number) // most, (name >> number) % most, name % 2**number, sets)
+        for name, sets in zip(names.tolist(), order.split(counts.tolist()), strict=True)
+    ]
+    groups.sort(key=lambda group: (group.inputs, group.live, len(group.sets)))
+    block: list[Group] = []
+    needed = 0
+    for group in groups:
+        padded = _padded([*block, group])
+        needed += group.size
+        if block and (padded > chunk or padded > max(WASTE * needed, SMALL)):
+            yield _block(block, number)
+            block, needed = [], group.size
+        block.append(group)
+    yield _block(block, number)
 
 
-def _block(groups: Sequence[tuple[int, Tensor]], longest: int, number: int, live: int) -> Block:
-    index = torch.stack([torch.cat([g, g[:1].expand(longest - len(g))]) for _, g in groups])
-    inputs = [[i for i in range(number) if name >> i & 1] for name, _ in groups]
-    return Block(index, torch.tensor(inputs), live)
+def _padded(groups: Sequence[Group]) -> int:
+    """Return the hidden activations of a block, padding included."""
+    longest = max(len(group.sets) for group in groups)
+    inputs, live = max(g.inputs for g in groups), max(g.live for g in groups)
+    return len(groups) * inputs * max(live, 1) * longest
+
+
+def _block(groups: Sequence[Group], number: int) -> Block:
+    longest = max(len(group.sets) for group in groups)
+    most = max(group.inputs for group in groups)
+    sets = [torch.cat([g.sets, g.sets[:1].expand(longest - len(g.sets))]) for g in groups]
+    inputs = []
+    for group in groups:
+        own = [i for i in range(number) if group.support >> i & 1]
+        lacking = [i for i in range(number) if not group.support >> i & 1]
+        inputs.append(own + lacking[: most - len(own)])
+    return Block(torch.stack(sets), torch.tensor(inputs), max(group.live for group in groups))
 
 
 def _train_block(
