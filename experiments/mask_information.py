@@ -155,8 +155,8 @@ def long() -> Iterator[list[Run]]:
 PARTS: dict[str, Callable[[], Iterator[list[Run]]]] = {
     "at_init": at_init,
     "apart": apart,
-    "swept": swept,
     "trained": trained,
+    "swept": swept,
     "long": long,
 }
 
