@@ -6,8 +6,8 @@ of two logits with width 3 (P = 20). Per run (loss, method, steps, init): ``I(m;
 k = 0…P−1 pruned weights, exactly, with and without replacement; where near-ties leave it open, their
 weight and the ends of the interval too.
 
-A killed run resumes: what the record holds is not computed again. The masks are kept in the cache
-folder, for ``--then``:
+A killed run resumes from the cache folder, which holds every finished run and its masks. The record is
+written anew after each; ``--then`` adds what follows from the masks:
 
 * ``over_inits``: I(m; D) where the init is drawn too, uniform over the seeds;
 * ``joint``: ``I((m, w); D | init)``, w the trained weights under the mask;
@@ -66,7 +66,8 @@ LONG_SEEDS, LONG_STEPS = 3, 1000
 INIT = "kaiming_normal"
 SAMPLES, RESAMPLES = (1_000, 4_000, 32_000), 20
 SOME_PRUNED = (1, 2, 4, 6, 8, 10, 12, 14, 16, 18, 19)
-DIGITS = 5
+DIGITS = 4
+SHORT = ("method", "seed", "pruned", "samples", "plug_in")
 
 Record = dict[str, Any]
 
@@ -102,9 +103,8 @@ def main() -> None:
         for batch in PARTS[part]():
             measure(batch, data[batch[0].replacement], options.cache)
     for name in options.then:
-        record = load()
-        record[name] = THEN[name](data[True], options.cache)
-        save(record)
+        found = THEN[name](data[True], options.cache)
+        save(load(options.cache) | {name: found}, options.cache)
 
 
 def at_init() -> Iterator[list[Run]]:
@@ -163,7 +163,7 @@ PARTS: dict[str, Callable[[], Iterator[list[Run]]]] = {
 
 def measure(runs: list[Run], data: ToyData, cache: Path) -> None:
     """Compute runs that differ in their seeds, unless the record has them, and save them."""
-    rows = load()["runs"]
+    rows = load(cache)["runs"]
     if all(any(all(row[k] == v for k, v in r._asdict().items()) for row in rows) for r in runs):
         return
     begin = time.process_time()
@@ -178,13 +178,13 @@ def measure(runs: list[Run], data: ToyData, cache: Path) -> None:
         steps=first.steps, lr=first.lr, seed=first.seed, options=options,
     )  # fmt: skip
     seconds = (time.process_time() - begin) / count
-    record = load()
+    record = load(cache)
     for i, run in enumerate(runs):
         part = slice(i * len(data), (i + 1) * len(data))
         masks = ToyMasks(found.codes[:, part], found.near_ties[:, part])
         keep(run, masks, cache)
         record["runs"].append(row_of(run, masks, data) | {"cpu_seconds": round(seconds, 1)})
-    save(record)
+    save(record, cache)
     print(*first, f"and {count - 1} more seeds, {seconds:.1f} s each", flush=True)
 
 
@@ -326,14 +326,15 @@ THEN: dict[str, Callable[[ToyData, Path], list[Record]]] = {
 
 
 def rounded(bits: float) -> float:
-    """Return bits to 5 digits, 0.0 only for exactly 0."""
+    """Return bits to 4 digits, 0.0 only for exactly 0."""
     return max(round(bits, DIGITS), 10.0**-DIGITS) if bits > 0 else round(bits, DIGITS)
 
 
-def load() -> Record:
-    """Return the record, or the head of a new one."""
-    if RECORD.exists():
-        return json.loads(RECORD.read_text(encoding="utf-8"))
+def load(cache: Path) -> Record:
+    """Return all that was computed, one row per run, or the head of it."""
+    done = cache / "runs.json"
+    if done.exists():
+        return json.loads(done.read_text(encoding="utf-8"))
     return {
         "command": "python experiments/mask_information.py --cache FOLDER "
         + " ".join(f"--then {name}" for name in THEN),
@@ -345,19 +346,63 @@ def load() -> Record:
         "data_sets": 54_264,
         "widths": WIDTHS,
         "methods": {name: list(entry) for name, entry in METHODS.items()},
+        "resamples": RESAMPLES,
         "runs": [],
     }
 
 
-def save(record: Record) -> None:
-    """Write the record with one line per row."""
+def save(done: Record, cache: Path) -> None:
+    """Keep all that was computed in the cache, and write the record."""
+    write_atomically(cache / "runs.json", json.dumps(done))
+    record = {key: value for key, value in done.items() if key not in ("runs", "sampled")}
+    record["curves"] = packed(done["runs"], ("seed", "cpu_seconds"))
+    if "sampled" in done:
+        plug_in = [{k: v for k, v in row.items() if k in SHORT} for row in done["sampled"]]
+        record["plug_in"] = packed(plug_in, ("seed", "plug_in"))
+        record["estimators"] = averaged(done["sampled"])
+    write_atomically(RECORD, lines(record))
+
+
+def packed(rows: list[Record], along: tuple[str, ...]) -> list[Record]:
+    """Return one row for those that differ in a few fields only, with lists of these."""
+    groups: dict[str, Record] = {}
+    for row in rows:
+        lists = {k: v for k, v in row.items() if k in along or isinstance(v, list)}
+        rest = {k: v for k, v in row.items() if k not in lists}
+        group = groups.setdefault(json.dumps(rest), rest | {"seed": []})
+        for key in lists:
+            group.setdefault(key, [None] * len(group["seed"]))
+        for key in group.keys() - rest.keys():
+            group[key].append(lists.get(key))
+    return list(groups.values())
+
+
+def averaged(rows: list[Record]) -> list[Record]:
+    """Return every estimator's mean error and deviation, over the seeds that have them all."""
+    groups: dict[tuple, list[Record]] = {}
+    for row in rows:
+        if all(name in row for name in ESTIMATORS):
+            key = row["method"], row["pruned"], row["samples"]
+            groups.setdefault(key, []).append(row)
+    return [
+        dict(zip(("method", "pruned", "samples"), key, strict=True))
+        | {
+            name: [round(sum(r[name][i] for r in group) / len(group), 4) for i in (0, 1)]
+            for name in ESTIMATORS
+        }
+        for key, group in groups.items()
+    ]
+
+
+def lines(record: Record) -> str:
+    """Return JSON with one line per row."""
     parts = []
     for key, value in record.items():
         rows = isinstance(value, list) and value and isinstance(value[0], dict)
-        lines = ",\n  ".join(json.dumps(row) for row in value) if rows else ""
-        text = f"[\n  {lines}\n ]" if rows else json.dumps(value, ensure_ascii=False)
+        text = ",\n  ".join(map(json.dumps, value)) if rows else ""
+        text = f"[\n  {text}\n ]" if rows else json.dumps(value, ensure_ascii=False)
         parts.append(f" {json.dumps(key)}: {text}")
-    write_atomically(RECORD, "{\n" + ",\n".join(parts) + "\n}\n")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 if __name__ == "__main__":

@@ -87,11 +87,11 @@ def sampled(axis: Axes, record: Record) -> None:
         axis.plot(range(len(bits)), bits, color=colour, linewidth=1.2, label=label)
         for samples, filled in ((1_000, False), (32_000, True)):
             rows = [
-                r for r in record["sampled"]
-                if (r["method"], r["seed"], r["samples"]) == (method, 0, samples)
-            ]  # fmt: skip
+                r for r in record["plug_in"] if (r["method"], r["samples"]) == (method, samples)
+            ]
             axis.plot(
-                [r["pruned"] for r in rows], [bits[r["pruned"]] + r["plug_in"][0] for r in rows],
+                [r["pruned"] for r in rows],
+                [bits[r["pruned"]] + r["plug_in"][0][0] for r in rows],
                 color=colour, marker=marker, markersize=4, linestyle="none",
                 markerfacecolor=colour if filled else "white",
             )  # fmt: skip
@@ -123,7 +123,7 @@ def effective(axis: Axes, record: Record) -> None:
 def estimators(axis: Axes, record: Record) -> None:
     """Draw every estimator's mean error over pruners, k and inits."""
     for colour, (name, label) in zip(COLOURS, ESTIMATORS.items(), strict=True):
-        rows = [r for r in record["sampled"] if "nsb" in r]
+        rows = record["estimators"]
         sizes = sorted({r["samples"] for r in rows})
         errors = [[r[name][0] for r in rows if r["samples"] == n] for n in sizes]
         axis.plot(sizes, [sum(e) / len(e) for e in errors], color=colour, marker="o",

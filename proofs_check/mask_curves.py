@@ -25,23 +25,26 @@ def curves(
     Pruners at init have one curve for every number of steps, and, without replacement, the curve that
     was computed beside the one with it.
     """
-    rows = {}
-    for row in record["runs"]:
-        trained = row["method"] in LEARNED
-        same = (row["loss"], row["method"], row["lr"], row["init"]) == (loss, method, LR, INIT)
-        if not same or (trained and row["steps"] != steps):
+    found: dict[int, Row] = {}
+    for group in record["curves"]:
+        trained = method in LEARNED
+        same = [group[key] for key in ("loss", "method", "lr", "init")] == [loss, method, LR, INIT]
+        if not same or (trained and group["steps"] != steps):
             continue
-        if row["replacement"] == replacement:
-            rows[row["seed"]] = row
-        elif row["replacement"] and not trained:
-            rows[row["seed"]] = {**row, "bits": row["bits_without_replacement"]}
-    return rows
+        if group["replacement"] == replacement:
+            found |= _rows(group, "bits")
+        elif group["replacement"] and not trained:
+            found |= _rows(group, "bits_without_replacement")
+    return found
 
 
-def ends(row: Row) -> tuple[list[float], list[float]]:
-    """Return the least and largest bits that near-ties allow, for every k."""
-    bits: list[float] = row["bits"]
-    return row.get("low_bits") or bits, row.get("high_bits") or bits
+def _rows(group: Record, bits: str) -> dict[int, Row]:
+    """Return bits, and the ends that near-ties allow, by seed."""
+    low, high = (group.get(f"{end}_bits") or [None] * len(group["seed"]) for end in ("low", "high"))
+    return {
+        seed: {"bits": row, "low_bits": low[i] or row, "high_bits": high[i] or row}
+        for i, (seed, row) in enumerate(zip(group["seed"], group[bits], strict=True))
+    }
 
 
 def differences(
@@ -72,8 +75,8 @@ def differences(
 def _difference(first: Row, second: Row, k: int, end: str) -> float:
     if end == "bits":
         return first["bits"][k] - second["bits"][k]
-    near, far = (0, 1) if end == "low" else (1, 0)
-    return ends(first)[near][k] - ends(second)[far][k]
+    other = {"low": "high", "high": "low"}[end]
+    return first[f"{end}_bits"][k] - second[f"{other}_bits"][k]
 
 
 def decided(

@@ -23,7 +23,6 @@ from proofs_check.mask_curves import (
     curves,
     decided,
     differences,
-    ends,
 )
 from proofs_check.record_claims import (
     LEVEL,
@@ -106,22 +105,24 @@ def _shrink(methods: tuple[str, ...]) -> Callable[[Record], None]:
     """Divide the information of some pruners by 10,000."""
 
     def change(record: Record) -> None:
-        for row in record["runs"]:
-            if row["method"] in methods:
-                for key in BITS & row.keys():
-                    row[key] = [bits / 1e4 for bits in row[key]]
+        for group in record["curves"]:
+            if group["method"] in methods:
+                for key in BITS & group.keys():
+                    group[key] = [row and [bits / 1e4 for bits in row] for row in group[key]]
 
     return change
 
 
 def _two_seeds(record: Record) -> None:
-    record["runs"] = [row for row in record["runs"] if row["seed"] < 2]
+    for group in record["curves"]:
+        for key in BITS & group.keys() | {"seed"}:
+            group[key] = group[key][:2]
 
 
 def _one_wrong_number(record: Record) -> None:
-    for loss in record["widths"]:
-        row = next(r for r in record["runs"] if r["method"] == "snip" and r["loss"] == loss)
-        row["bits_without_replacement"][8] += 0.1
+    for group in record["curves"]:
+        if group["method"] == "snip" and group["replacement"]:
+            group["bits_without_replacement"][0][8] += 0.1
 
 
 # A record that no longer agrees with the code is no evidence. The first two are the two orders.
@@ -267,8 +268,8 @@ def counts_of(record: Record, loss: str, count: Callable[..., float]) -> Differe
         size = len(next(iter(a.values()))["bits"])
         for k in range(1, size):
             values = [
-                count(ends(a[s])[0][k], expected_class_bits=float(size - k))
-                - count(ends(b[s])[1][k], expected_class_bits=float(size - k))
+                count(a[s]["low_bits"][k], expected_class_bits=float(size - k))
+                - count(b[s]["high_bits"][k], expected_class_bits=float(size - k))
                 for s in sorted(a.keys() & b.keys())
             ]
             found[(f"{loss}: {first}", second), k] = paired_interval(values)

@@ -10,7 +10,7 @@ from ntktheory.information.toy_network import ToyNetwork, initial_weights
 from ntktheory.models import mlp
 from proofs_check.claim import Level, Outcome, Status, claim
 from proofs_check.claims.mask_information import SPOT, Load, changed_record, numbers, recorded
-from proofs_check.mask_curves import LR, Record, Row
+from proofs_check.mask_curves import LR, Record
 from proofs_check.record_claims import LEVEL, paired_interval
 
 CHANGE = 0.1
@@ -28,45 +28,40 @@ def plug_in_changes(record: Record) -> dict[tuple[str, int], list[float]]:
     Returns:
         (Pruner, k) -> for every init, the difference of the mean errors over the resamples.
     """
-    found: dict[tuple[str, int], dict[int, dict[int, float]]] = {}
-    for row in record["sampled"]:
-        by_seed = found.setdefault((row["method"], row["pruned"]), {})
-        by_seed.setdefault(row["seed"], {})[row["samples"]] = row["plug_in"][0]
+    errors: dict[tuple[str, int], dict[int, list[float]]] = {}
+    for row in record["plug_in"]:
+        by_size = errors.setdefault((row["method"], row["pruned"]), {})
+        by_size[row["samples"]] = [mean for mean, _ in row["plug_in"]]
     return {
-        key: [errors[32_000] - errors[1_000] for errors in by_seed.values()]
-        for key, by_seed in found.items()
+        key: [large - small for large, small in zip(by_size[32_000], by_size[1_000], strict=True)]
+        for key, by_size in errors.items()
     }
 
 
-def _sample_spoilt(change: Callable[[Row], None]) -> Load:
+def _errors_spoilt(change: Callable[[int, int, float], float]) -> Load:
+    """Change every error: ``change(number of the init, samples, error)``."""
+
     def spoil(record: Record) -> None:
-        for row in record["sampled"]:
-            change(row)
+        for row in record["plug_in"]:
+            row["plug_in"] = [
+                [change(i, row["samples"], mean), deviation]
+                for i, (mean, deviation) in enumerate(row["plug_in"])
+            ]
 
     return changed_record(spoil)
-
-
-def _no_error(row: Row) -> None:
-    row["plug_in"][0] = 0.0
-
-
-def _all_of_the_smaller(row: Row) -> None:
-    row["plug_in"][0] *= row["samples"] / 32_000
-
-
-def _spread(row: Row) -> None:
-    row["plug_in"][0] += (-1) ** row["seed"] * (row["samples"] == 1_000)
 
 
 @claim(
     "F7.samples",
     subjects={"load": recorded},
     mutants={
-        "errors set to 0": {"load": _sample_spoilt(_no_error)},
-        "errors divided by what is missing of 32,000": {
-            "load": _sample_spoilt(_all_of_the_smaller)
+        "errors set to 0": {"load": _errors_spoilt(lambda i, n, error: 0.0)},
+        "errors at 1,000 those at 32,000": {
+            "load": _errors_spoilt(lambda i, n, error: error if n > 1_000 else error / 32)
         },
-        "a bit of noise per init": {"load": _sample_spoilt(_spread)},
+        "a bit of noise per init": {
+            "load": _errors_spoilt(lambda i, n, error: error + (-1) ** i * (n == 1_000))
+        },
     },
 )
 def check_samples(level: Level, load: Load) -> Outcome:
@@ -103,15 +98,15 @@ def check_samples(level: Level, load: Load) -> Outcome:
 
 
 def errors_by_estimator(record: Record) -> dict[str, dict[str, float]]:
-    """Return every estimator's error in bits at each number of samples, the mean over all curves."""
-    sums: dict[str, dict[str, list[float]]] = {}
-    for row in record["sampled"]:
-        for name, value in row.items():
-            if isinstance(value, list):
-                sums.setdefault(name, {}).setdefault(str(row["samples"]), []).append(value[0])
-    return {
-        name: {n: round(sum(e) / len(e), 4) for n, e in by_n.items()} for name, by_n in sums.items()
-    }
+    """Return every estimator's mean error in bits at each number of samples, over pruners and k."""
+    names = [name for name, value in record["estimators"][0].items() if isinstance(value, list)]
+    sizes = sorted({row["samples"] for row in record["estimators"]})
+    found: dict[str, dict[str, float]] = {}
+    for name in names:
+        for n in sizes:
+            errors = [row[name][0] for row in record["estimators"] if row["samples"] == n]
+            found.setdefault(name, {})[str(n)] = round(sum(errors) / len(errors), 4)
+    return found
 
 
 # --- F7.parameters, F7.px -----------------------------------------------------------------------------

@@ -2,34 +2,36 @@
 
 import pytest
 
-from proofs_check.mask_curves import by_sign, curves, decided, differences, ends
+from proofs_check.mask_curves import by_sign, curves, decided, differences
 from proofs_check.record_claims import status_of
 
 PAIR = ("imp", "snip")
 
 
-def row(method, seed, bits, *, loss="mse", steps=None, replacement=True, **more):
+def group(method, bits, *, steps=None, replacement=True, **more):
     trained = method in ("imp", "magnitude_after")
-    steps = (200 if trained else 0) if steps is None else steps
     return {
-        "loss": loss, "method": method, "steps": steps, "lr": 0.1, "init": "kaiming_normal",
-        "seed": seed, "replacement": replacement, "bits": bits, **more,
+        "loss": "mse", "method": method, "steps": (200 if trained else 0) if steps is None else steps,
+        "lr": 0.1, "init": "kaiming_normal", "replacement": replacement,
+        "seed": list(range(len(bits))), "bits": bits, **more,
     }  # fmt: skip
 
 
 def record(*, near=0.0, shift=1.0):
-    runs = []
-    for seed in range(10):
-        learned = [0.0, 2.0 + shift + 0.01 * seed, 3.0 - shift, 1.0]
-        allowed = {
-            "low_bits": [b - near for b in learned],
-            "high_bits": [b + near for b in learned],
-        }
-        runs.append(row("imp", seed, learned, **(allowed if near else {})))
-        runs.append(row("snip", seed, [0.0, 2.0, 3.0, 1.0], bits_without_replacement=[0, 1, 1, 1]))
-        runs.append(row("imp", seed, [9.0] * 4, steps=1000, replacement=False))
-        runs.append(row("imp", seed, [7.0] * 4, steps=1000))
-    return {"runs": runs}
+    learned = [[0.0, 2.0 + shift + 0.01 * seed, 3.0 - shift, 1.0] for seed in range(10)]
+    more = {}
+    if near:
+        more["low_bits"] = [[b - near for b in bits] for bits in learned]
+        more["high_bits"] = [[b + near for b in bits] for bits in learned[:-1]] + [None]
+    apart = [[0, 1, 1, 1]] * 10
+    return {
+        "curves": [
+            group("imp", learned, **more),
+            group("snip", [[0.0, 2.0, 3.0, 1.0]] * 10, bits_without_replacement=apart),
+            group("imp", [[9.0] * 4] * 10, steps=1000, replacement=False),
+            group("imp", [[7.0] * 4] * 10, steps=1000),
+        ]
+    }
 
 
 def test_curves_are_those_asked_for():
@@ -62,9 +64,11 @@ def test_decisions_by_hand():
 
 def test_near_ties_are_resolved_against_every_decision():
     wide = record(near=2.0)
-    assert ends(curves(wide, "mse", "imp")[0]) == ([-2.0, 1.0, 0.0, -1.0], [2.0, 5.0, 4.0, 3.0])
+    first, last = curves(wide, "mse", "imp")[0], curves(wide, "mse", "imp")[9]
+    assert first["low_bits"] == [-2.0, 1.0, 0.0, -1.0]
+    assert (first["high_bits"], last["high_bits"]) == ([2.0, 5.0, 4.0, 3.0], last["bits"])
     assert differences(wide, "mse", (PAIR,), "low")[PAIR, 1].mean == pytest.approx(-0.955)
-    assert differences(wide, "mse", (PAIR,), "high")[PAIR, 2].mean == pytest.approx(1.0)
+    assert differences(wide, "mse", (PAIR,), "high")[PAIR, 2].mean == pytest.approx(0.8)
     assert set(decided(wide, "mse", (PAIR,)).values()) == {0}
     narrow = record(near=0.5)
     assert decided(narrow, "mse", (PAIR,)) == {(PAIR, 1): 1, (PAIR, 2): -1, (PAIR, 3): 0}
