@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "ntktheory"
 ORDER = (
     "checks",
+    "files",
     "functional",
     "calls",
     "probes",

@@ -13,12 +13,12 @@ from ntktheory.cli.ladder_plot import Rung, draw_ladder
 from ntktheory.cli.output import (
     PLOTS,
     check_target,
-    replacing,
     summary_text,
     table_text,
     versions,
     working,
 )
+from ntktheory.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

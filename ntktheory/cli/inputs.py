@@ -250,35 +250,14 @@ def _called(model: str) -> Any:
 
 
 def read_masks(path: Path | None) -> "dict[str, Tensor] | None":
-    """Load masks from a safetensors file; names, shapes and entries are checked where they are used.
+    """Load masks from a safetensors file; names and shapes are checked where they are used.
 
     Returns:
-        Parameter name -> mask, or None without a file.
+        Parameter name -> bool mask, or None without a file.
 
     Raises:
-        ValueError: If the file cannot be read, or holds no mask.
+        ValueError: If the file cannot be read, holds no mask, or an entry is not 0 or 1.
     """
-    if path is None:
-        return None
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from ntktheory.pruning import mask_files
 
-    from ntktheory.checks import complaint
-
-    try:
-        masks = load_file(path)
-    except (SafetensorError, OSError) as error:
-        reason = "no such file" if not path.exists() else str(error)
-        raise ValueError(
-            complaint(
-                "--masks",
-                "a readable safetensors file",
-                f"{path} ({reason})",
-                "Write it with safetensors.torch.save_file.",
-            )
-        ) from error
-    if not masks:
-        raise ValueError(
-            complaint("--masks", "a file of masks", f"{path} without any", "Leave the option out.")
-        )
-    return masks
+    return None if path is None else mask_files.read_masks(path, "--masks")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ntktheory.cli import inputs
-from ntktheory.cli.output import PLOTS, check_target, replacing, summary_text, versions
+from ntktheory.cli.output import PLOTS, check_target, summary_text, versions
+from ntktheory.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,9 +1,7 @@
-"""What the commands print and write: aligned lines, JSON, and files that appear whole or not at all."""
+"""What the commands print and write: aligned lines and JSON, and files that can be written."""
 
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +15,14 @@ def check_target(option: str, path: Path | None, suffixes: Sequence[str]) -> Non
         ValueError: If its name ends otherwise, it is a folder, or its folder does not exist.
     """
     from ntktheory.checks import complaint
+    from ntktheory.files import check_folder
 
     if path is None:
         return
     if path.suffix not in suffixes:
         expected = f"a file ending in {' or '.join(suffixes)}"
         raise ValueError(complaint(option, expected, str(path), "Rename it."))
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        actual = "a folder" if path.is_dir() else "one in a folder that does not exist"
-        raise ValueError(
-            complaint(option, "a file in an existing folder", f"{path}, {actual}", "Create it.")
-        )
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the same folder; it takes the file's place if all goes well."""
-    folder = path.absolute().parent
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=folder)
-    os.close(handle)
-    draft = Path(name)
-    try:
-        yield draft
-        draft.chmod(0o666 & ~_umask())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    check_folder(path, option)
 
 
 def working(what: str) -> AbstractContextManager[Any]:

@@ -10,12 +10,12 @@ import typer
 from ntktheory.cli import inputs, shared
 from ntktheory.cli.output import (
     check_target,
-    replacing,
     summary_text,
     table_text,
     versions,
     working,
 )
+from ntktheory.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor

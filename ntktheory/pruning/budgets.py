@@ -239,9 +239,7 @@ def _shares(
 
     def at(factor: Fraction) -> dict[str, Fraction]:
         return {
-            name: min(
-                max(factor * r, Fraction(least[name])), Fraction(max(most[name], least[name]))
-            )
+            name: min(max(factor * r, Fraction(least[name])), Fraction(most[name]))
             for name, r in weights.items()
         }
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ntktheory.checks import complaint
+from ntktheory.files import check_folder
 from ntktheory.functional import FunctionalModel, functional
 from ntktheory.pruning.budgets import Budget, check_budget, floors, keep_by_budget
-from ntktheory.pruning.mask_files import check_folder
 from ntktheory.pruning.masks import carried_masks
 from ntktheory.pruning.rounds import Round, summarised
 from ntktheory.pruning.run_files import describe_run, load_run, save_run

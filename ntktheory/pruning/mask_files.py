@@ -1,8 +1,6 @@
 """Masks in safetensors files, which appear whole or not at all."""
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ntktheory.checks import complaint
+from ntktheory.files import check_folder, replacing
 
 FORMAT = "ntktheory masks"
 
@@ -37,7 +36,7 @@ def save_masks(
         **notes: More to remember, made of what JSON knows.
 
     Raises:
-        TypeError: If a mask is not a tensor.
+        TypeError: If a mask is not a tensor, or JSON does not know a note.
         ValueError: If there are none, an entry is not 0 or 1, or the folder does not exist.
 
     Example:
@@ -48,7 +47,7 @@ def save_masks(
         ({'w': tensor([ True, False])}, 0.5)
     """
     said = {"scorer": scorer, "density": density, **notes, "versions": versions()}
-    write_tensors(path, _as_bool(masks), {"format": FORMAT, "notes": json.dumps(said)})
+    write_tensors(path, _as_bool(masks), {"format": FORMAT, "notes": _as_json(said)})
 
 
 def load_masks(path: str | Path) -> dict[str, Tensor]:
@@ -63,7 +62,28 @@ def load_masks(path: str | Path) -> dict[str, Tensor]:
     Raises:
         ValueError: If the file cannot be read, has no masks, or an entry is not 0 or 1.
     """
-    return _as_bool(read_tensors(path, "path")[0])
+    return read_masks(path, "path")
+
+
+def read_masks(path: str | Path, argument: str) -> dict[str, Tensor]:
+    """Read masks as ``load_masks`` does.
+
+    Args:
+        path: The file.
+        argument: What error messages call it.
+
+    Returns:
+        Parameter name -> bool mask, on the CPU.
+
+    Raises:
+        ValueError: If the file cannot be read, has no masks, or an entry is not 0 or 1.
+    """
+    tensors, _ = read_tensors(path, argument)
+    if not tensors:
+        raise ValueError(
+            complaint(argument, "a file of masks", f"{path} without any", "Choose another file.")
+        )
+    return _as_bool(tensors)
 
 
 def mask_notes(path: str | Path) -> dict[str, Any]:
@@ -76,10 +96,22 @@ def mask_notes(path: str | Path) -> dict[str, Any]:
         The notes; nothing if another program wrote the file.
 
     Raises:
-        ValueError: If the file cannot be read.
+        ValueError: If the file cannot be read, or its notes are damaged.
     """
     said = read_tensors(path, "path")[1]
-    return json.loads(said["notes"]) if said.get("format") == FORMAT else {}
+    if said.get("format") != FORMAT:
+        return {}
+    try:
+        return dict(json.loads(said["notes"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            complaint(
+                "path",
+                "a file with the notes of save_masks",
+                f"{path} ({type(error).__name__}: {error})",
+                "Its masks may still be read with load_masks.",
+            )
+        ) from error
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> None:
@@ -92,32 +124,11 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], said: Mapping
 
     path = Path(path)
     check_folder(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    draft = Path(name)
-    try:
-        own = {
-            k: t.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for k, t in tensors.items()
-        }
+    own = {
+        k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()
+    }
+    with replacing(path) as draft:
         save_file(own, draft, dict(said))
-        draft.chmod(0o666 & ~_umask())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def check_folder(path: Path, argument: str = "path") -> None:
-    """Check that a file can be put at a path.
-
-    Raises:
-        ValueError: If its folder does not exist, or it is a folder itself.
-    """
-    if path.is_dir() or not path.parent.is_dir():
-        actual = "a folder" if path.is_dir() else "one in a folder that does not exist"
-        raise ValueError(
-            complaint(argument, "a file in an existing folder", f"{path}, {actual}", "Create it.")
-        )
 
 
 def read_tensors(path: str | Path, argument: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -175,7 +186,17 @@ def _as_bool(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: mask.detach().to(torch.bool) for name, mask in masks.items()}
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _as_json(notes: Mapping[str, Any]) -> str:
+    for name, note in notes.items():
+        try:
+            json.dumps(note)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                complaint(
+                    f"note {name!r}",
+                    "made of what JSON knows",
+                    f"{type(note).__name__} ({error})",
+                    "Convert it to numbers, texts, lists and dictionaries.",
+                )
+            ) from error
+    return json.dumps(notes)

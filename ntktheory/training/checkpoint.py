@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,24 +10,18 @@ import torch
 from torch import Tensor
 
 from ntktheory.checks import complaint
+from ntktheory.files import replacing
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name in the same folder and rename it.
+    """Write a file that appears whole or not at all.
 
     Args:
         path: The file; its folder must exist.
         content: What it holds.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", dir=path.absolute().parent)
-    draft = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        draft.chmod(0o644)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with replacing(path) as draft:
+        draft.write_bytes(content)
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
@@ -40,10 +32,11 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], values: Mapping[s
         tensors: Name -> tensor.
         values: What else is to be known on resuming.
     """
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
     plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    write_whole(path, save(plain, metadata={"values": json.dumps(values)}))
+    with replacing(path) as draft:
+        save_file(plain, draft, {"values": json.dumps(values)})
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -95,8 +95,33 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(ValueError, match="made of 0 and 1"):
         load_masks(path)
     save_file({}, path)
-    with pytest.raises(ValueError, match="at least one tensor"):
+    with pytest.raises(ValueError, match=r"path must be a file of masks, got .* without any"):
         load_masks(path)
+
+
+@pytest.mark.parametrize("notes", [{}, {"notes": "not JSON"}, {"notes": "[1]"}])
+def test_damaged_notes(tmp_path, notes):
+    path = tmp_path / "m.safetensors"
+    save_file(MASKS, path, {"format": module.FORMAT, **notes})
+    with pytest.raises(ValueError, match="path must be a file with the notes of save_masks"):
+        mask_notes(path)
+    assert same(load_masks(path), MASKS)
+
+
+def test_notes_that_json_does_not_know(tmp_path):
+    for note in (torch.ones(2), {1, 2}, {"deep": [object()]}):
+        with pytest.raises(TypeError, match="note 'foo' must be made of what JSON knows"):
+            save_masks(tmp_path / "m.safetensors", MASKS, foo=note)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_line_reads_masks_like_the_library(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_file({name: mask.double() for name, mask in MASKS.items()}, path)
+    assert same(read_masks(path), MASKS)
+    save_file({"a": torch.tensor([0.5])}, path)
+    with pytest.raises(ValueError, match=r"masks\['a'\] must be made of 0 and 1"):
+        read_masks(path)
 
 
 def test_notes_of_another_program(tmp_path):
