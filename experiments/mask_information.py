@@ -117,11 +117,11 @@ def at_init() -> Iterator[list[Run]]:
 
 
 def trained() -> Iterator[list[Run]]:
-    """Yield the pruners that train."""
+    """Yield the pruners that train, a few inits at once."""
     for loss in WIDTHS:
         for method in TRAINED[::-1]:
-            for seed in range(SEEDS):
-                yield [Run(loss, method, STEPS, seed=seed)]
+            for first in range(0, SEEDS, 5):
+                yield [Run(loss, method, STEPS, seed=seed) for seed in range(first, first + 5)]
 
 
 def apart() -> Iterator[list[Run]]:
@@ -164,7 +164,9 @@ PARTS: dict[str, Callable[[], Iterator[list[Run]]]] = {
 def measure(runs: list[Run], data: ToyData, cache: Path) -> None:
     """Compute runs that differ in their seeds, unless the record has them, and save them."""
     rows = load(cache)["runs"]
-    if all(any(all(row[k] == v for k, v in r._asdict().items()) for row in rows) for r in runs):
+    done = [tuple(row[field] for field in Run._fields) for row in rows]
+    runs = [run for run in runs if tuple(run) not in done]
+    if not runs:
         return
     begin = time.process_time()
     first, count = runs[0], len(runs)
@@ -231,7 +233,9 @@ def over_inits(data: ToyData, cache: Path) -> list[Record]:
     rows = []
     for loss in WIDTHS:
         for method in PAPER:
-            runs = [r for (r,) in (*at_init(), *trained()) if r[:2] == (loss, method)]
+            runs = [
+                r for batch in (*at_init(), *trained()) for r in batch if r[:2] == (loss, method)
+            ]
             codes = np.stack([masks_of(run, cache) for run in runs], axis=1)  # [P, I, N]
             given = [[entropy_bits(pushed(c, data.law)) for c in k] for k in codes]
             rows.append({
@@ -295,7 +299,7 @@ def rounding(data: ToyData, cache: Path) -> list[Record]:
 def sampled(data: ToyData, cache: Path) -> list[Record]:
     """Return the mean error of every estimator, in bits, and its standard deviation over resamples."""
     rows = []
-    for (run,) in (*at_init(), *trained()):
+    for run in (run for batch in (*at_init(), *trained()) for run in batch):
         if run.loss != "mse" or run.method not in PAPER:
             continue
         generator = np.random.default_rng([run.seed, PAPER.index(run.method)])
