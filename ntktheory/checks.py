@@ -3,11 +3,11 @@
 Every message reads ``<argument> must be <expected>, got <actual>. <What to do.>``.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class NumericalError(ValueError):
@@ -97,8 +97,68 @@ def check_finite(argument: str, x: Tensor, remedy: str) -> None:
         )
 
 
+def check_generator(generator: Any) -> None:
+    """Check that ``generator`` is a source of randomness.
+
+    Raises:
+        TypeError: If it is not.
+    """
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(
+            complaint(
+                "generator",
+                "a torch.Generator",
+                type(generator).__name__,
+                "Pass torch.Generator().manual_seed(seed).",
+            )
+        )
+
+
+def check_input_shape(shape: Any) -> None:
+    """Check that ``shape`` is the shape of one input: positive integers, and not one of them alone.
+
+    Raises:
+        TypeError: If it is no sequence.
+        ValueError: If an entry is not a positive integer.
+    """
+    if not isinstance(shape, Sequence) or isinstance(shape, str):
+        raise TypeError(
+            complaint(
+                "input_shape",
+                "a sequence of integers",
+                repr(shape),
+                "Pass the shape of one input, such as [3, 32, 32].",
+            )
+        )
+    if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape):
+        raise ValueError(
+            complaint(
+                "input_shape",
+                "made of positive integers",
+                repr(list(shape)),
+                "Pass the shape of one input, such as [3, 32, 32].",
+            )
+        )
+
+
+def check_module(model: Any) -> None:
+    """Check that ``model`` is a module, where a pure function does not do.
+
+    Raises:
+        TypeError: If it is not.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            complaint("model", "an nn.Module", type(model).__name__, "Only modules are copied.")
+        )
+
+
 def check_masks(
-    masks: Mapping[str, Tensor] | None, params: Mapping[str, Tensor], *, binary: bool = False
+    masks: Mapping[str, Tensor] | None,
+    params: Mapping[str, Tensor],
+    *,
+    binary: bool = False,
+    optional: bool = True,
 ) -> None:
     """Check that every mask names a parameter and has its shape.
 
@@ -106,12 +166,13 @@ def check_masks(
         masks: Parameter name -> mask, or None.
         params: Parameter name -> tensor.
         binary: Whether every entry must be 0 or 1.
+        optional: Whether None is as good as no masks.
 
     Raises:
         TypeError: If the masks are no mapping, or a mask is not a tensor.
         ValueError: If a name is unknown, a shape differs, or an entry is not 0 or 1 and must be.
     """
-    if masks is not None and not isinstance(masks, Mapping):
+    if not isinstance(masks, Mapping) and not (masks is None and optional):
         raise TypeError(
             complaint(
                 "masks",

@@ -19,7 +19,8 @@ from ntktheory.checks import check_choice, check_masks, complaint
 from ntktheory.pruning.topk import keep_highest
 
 Layerwise = Mapping[str, float] | Mapping[str, Tensor]
-Budget = Literal["global", "uniform", "erk"] | Layerwise
+NamedBudget = Literal["global", "uniform", "erk"]
+Budget = NamedBudget | Layerwise
 BUDGETS = ("global", "uniform", "erk")
 
 Shapes = Mapping[str, Sequence[int]]
@@ -98,8 +99,9 @@ def layer_counts(
 
     Raises:
         TypeError: If the budget is neither a name nor a mapping.
-        ValueError: If the budget is unknown, does not fit or is "global", which depends on scores; or
-            if the floor needs more weights than ``count``, or the budget's layers have fewer.
+        ValueError: If the budget is unknown, does not fit or is "global", which depends on scores; if
+            ``count`` or what is available is no whole number, or of other layers; or if the floor
+            needs more weights than ``count``, or the budget's layers have fewer.
 
     Cost:
         O(L² log L) operations on fractions for L layers.
@@ -118,7 +120,9 @@ def layer_counts(
         raise ValueError(
             complaint("budget", "layerwise", "'global'", "It has no counts without scores.")
         )
-    most = dict(available or {name: _numel(shape) for name, shape in shapes.items()})
+    _check_whole("count", count)
+    sizes = {name: _numel(shape) for name, shape in shapes.items()}
+    most = sizes if available is None else _checked(available, sizes)
     least = floors(most, count, floor)
     shares = _shares(_weights(budget, shapes), least, most, count)
     counts = {name: int(share) for name, share in shares.items()}
@@ -176,7 +180,8 @@ def keep_by_budget(
 
     Raises:
         TypeError: If the budget is neither a name nor a mapping.
-        ValueError: If the budget does not fit, or there are fewer candidates than ``count``.
+        ValueError: If the budget does not fit, ``count`` is no whole number, or there are fewer
+            candidates.
         NumericalError: If a score is NaN.
 
     Example:
@@ -185,6 +190,7 @@ def keep_by_budget(
     """
     shapes = {name: tuple(s.shape) for name, s in scores.items()}
     check_budget(budget, shapes)
+    _check_whole("count", count)
     available = {
         name: s.numel() if candidates is None else int(candidates[name].count_nonzero())
         for name, s in scores.items()
@@ -213,6 +219,35 @@ def keep_by_budget(
         first = {name: keep_highest({name: s}, least[name])[name] for name, s in scores.items()}
         scores = {name: s.masked_fill(first[name], torch.inf) for name, s in scores.items()}
     return keep_highest(scores, count)
+
+
+def _check_whole(argument: str, count: int) -> None:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise ValueError(
+            complaint(argument, "a whole number of weights", repr(count), "Round it first.")
+        )
+
+
+def _checked(available: Mapping[str, int], sizes: Counts) -> Counts:
+    """Return how many weights every layer has left, in the order of the layers."""
+    if set(available) != set(sizes):
+        raise ValueError(
+            complaint(
+                "available",
+                f"of the layers {', '.join(sizes)}",
+                ", ".join(available) or "none",
+                "Say for every layer how many weights it has left.",
+            )
+        )
+    for name, size in sizes.items():
+        _check_whole(f"available[{name!r}]", available[name])
+        if available[name] > size:
+            raise ValueError(
+                complaint(
+                    f"available[{name!r}]", f"at most {size}", available[name], "It has no more."
+                )
+            )
+    return {name: available[name] for name in sizes}
 
 
 def _weights(budget: Budget, shapes: Shapes) -> dict[str, Fraction]:

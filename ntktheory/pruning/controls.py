@@ -10,7 +10,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ntktheory.checks import check_choice, check_masks, complaint
+from ntktheory.checks import (
+    check_choice,
+    check_generator,
+    check_masks,
+    check_module,
+    complaint,
+)
 from ntktheory.functional import as_function
 
 Method = Literal["kaiming_normal", "permutation"]
@@ -29,7 +35,7 @@ def shuffle_masks(masks: Mapping[str, Tensor], *, generator: torch.Generator) ->
         Parameter name -> bool mask.
 
     Raises:
-        TypeError: If a mask is not a tensor.
+        TypeError: If the masks are no mapping, one is not a tensor, or the generator is none.
         ValueError: If an entry is not 0 or 1.
 
     Source:
@@ -40,7 +46,8 @@ def shuffle_masks(masks: Mapping[str, Tensor], *, generator: torch.Generator) ->
         >>> int(shuffle_masks(masks, generator=torch.Generator().manual_seed(0))["a"].sum())
         2
     """
-    check_masks(masks, masks, binary=True)
+    check_masks(masks, masks, binary=True, optional=False)
+    check_generator(generator)
     return {name: _permuted(mask.bool(), generator) for name, mask in masks.items()}
 
 
@@ -59,17 +66,15 @@ def reinitialise(
         The copy.
 
     Raises:
-        TypeError: If the model is not a module.
+        TypeError: If the model is not a module, or the generator is none.
         ValueError: If the method is unknown, or nothing is prunable.
 
     Source:
         Frankle et al. 2021, Sec. 5.
     """
     check_choice("method", method, ("kaiming_normal", "permutation"))
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            complaint("model", "an nn.Module", type(model).__name__, "Only modules are copied.")
-        )
+    check_module(model)
+    check_generator(generator)
     other = copy.deepcopy(model)
     names = as_function(other).prunable
     if not names:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from ntktheory.checks import check_masks
+from ntktheory.checks import check_input_shape, check_masks, complaint
 from ntktheory.functional import FunctionalModel, Masks, evaluate, functional, masked, to_dtype
 from ntktheory.pruning.masks import carried_masks
 from ntktheory.pruning.scoring import check_prunable
@@ -91,9 +91,9 @@ def mask_health(
         The description.
 
     Raises:
-        TypeError: If a mask is not a tensor.
-        ValueError: If nothing is prunable, a mask or the shape does not fit, or the model is in train
-            mode.
+        TypeError: If a mask is not a tensor, or ``input_shape`` no sequence.
+        ValueError: If nothing is prunable, a mask or the shape does not fit, a convolution's weight is
+            no parameter, or the model is in train mode.
         NumericalError: If the model's outputs are not finite.
         UnsupportedModule: If the network calls a function without a path rule.
 
@@ -112,6 +112,7 @@ def mask_health(
     """
     own = functional(model)
     check_prunable(own)
+    check_input_shape(input_shape)
     check_masks(masks, {name: own.params[name] for name in own.prunable}, binary=True)
     kept = {
         name: torch.ones_like(own.params[name], dtype=torch.bool) for name in own.prunable
@@ -141,10 +142,20 @@ def _kinds(model: nn.Module | FunctionalModel) -> dict[str, tuple[int, bool]]:
         return {}
     names = {id(p): name for name, p in model.named_parameters()}
     kinds = {}
-    for module in model.modules():
+    for path, module in model.named_modules():
         if isinstance(module, _ConvNd):
             parametrized = getattr(module, "parametrizations", {})
-            weight = parametrized["weight"].original if "weight" in parametrized else module.weight
+            own = parametrized["weight"] if "weight" in parametrized else None
+            weight = module.weight if own is None else getattr(own, "original", None)
+            if id(weight) not in names:
+                raise ValueError(
+                    complaint(
+                        "model",
+                        "one whose convolutions' weights are parameters",
+                        f"{type(module).__name__} at {path or 'the top'!r} with a computed one",
+                        "Of a model pruned by torch take the dense one, and from_torch_prune's masks.",
+                    )
+                )
             kinds[names[id(weight)]] = module.groups, isinstance(module, _ConvTransposeNd)
     return kinds
 

@@ -13,32 +13,44 @@ Masks = Mapping[str, Tensor]
 def count_kept(masks: Masks) -> int:
     """Return how many weights all masks together keep.
 
+    Raises:
+        TypeError: If the masks are no mapping, or one is not a tensor.
+        ValueError: If an entry is not 0 or 1.
+
     Example:
         >>> count_kept({"a": torch.tensor([True, False]), "b": torch.tensor([True])})
         2
     """
-    return sum(int(mask.sum()) for mask in masks.values())
+    check_masks(masks, masks, binary=True, optional=False)
+    return sum(int(mask.count_nonzero()) for mask in masks.values())
 
 
 def total_density(masks: Masks) -> float:
     """Return kept weights ÷ weights, of all masks together.
 
     Raises:
-        ValueError: If the masks have no entries.
+        TypeError: If the masks are no mapping, or one is not a tensor.
+        ValueError: If the masks have no entries, or one is not 0 or 1.
     """
+    kept = count_kept(masks)
     numel = sum(mask.numel() for mask in masks.values())
     if numel == 0:
         raise ValueError(complaint("masks", "those of some weights", "none", "Add one."))
-    return count_kept(masks) / numel
+    return kept / numel
 
 
 def layer_density(masks: Masks) -> dict[str, float]:
     """Return name -> kept weights ÷ weights of that mask.
 
+    Raises:
+        TypeError: If the masks are no mapping, or one is not a tensor.
+        ValueError: If a mask has no entries, or one is not 0 or 1.
+
     Example:
         >>> layer_density({"a": torch.tensor([True, False]), "b": torch.tensor([True])})
         {'a': 0.5, 'b': 1.0}
     """
+    check_masks(masks, masks, binary=True, optional=False)
     return {name: total_density({name: mask}) for name, mask in masks.items()}
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ntktheory.checks import check_masks, complaint
+from ntktheory.checks import check_masks, check_module, complaint
 from ntktheory.functional import FunctionalModel, Masks
 
 
@@ -41,7 +41,7 @@ def apply_masks(model: nn.Module, masks: Masks) -> nn.Module:
         The copy, in the mode of ``model``.
 
     Raises:
-        TypeError: If a mask is not a tensor.
+        TypeError: If the model is not a module, the masks are no mapping, or one is not a tensor.
         ValueError: If a name is unknown, a shape differs, an entry is not 0 or 1, or two names of one
             parameter get different masks.
 
@@ -50,6 +50,7 @@ def apply_masks(model: nn.Module, masks: Masks) -> nn.Module:
         >>> bool(pruned.weight[0, 1] == 0)
         True
     """
+    check_module(model)
     sparse = copy.deepcopy(model)
     for module, name, mask in places_of(sparse, masks):
         theta = getattr(module, name)
@@ -73,11 +74,12 @@ def places_of(model: nn.Module, masks: Masks) -> list[tuple[nn.Module, str, Tens
         The places; a tied parameter has one for each use.
 
     Raises:
-        TypeError: If a mask is not a tensor.
+        TypeError: If the masks are no mapping, or one is not a tensor.
         ValueError: If a name is unknown, a shape differs, an entry is not 0 or 1, or two names of one
             parameter get different masks.
     """
-    check_masks(masks, dict(model.named_parameters(remove_duplicate=False)), binary=True)
+    own = dict(model.named_parameters(remove_duplicate=False))
+    check_masks(masks, own, binary=True, optional=False)
     by_identity: dict[int, Tensor] = {}
     for name, mask in masks.items():
         known = by_identity.setdefault(id(model.get_parameter(name)), mask)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
-from ntktheory.checks import complaint
+from ntktheory.checks import check_module, complaint
 from ntktheory.pruning.masks import carried_masks, places_of
 
 ORIGINAL, MASK = "_orig", "_mask"
@@ -27,7 +27,7 @@ def to_torch_prune(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
         The copy.
 
     Raises:
-        TypeError: If a mask is not a tensor.
+        TypeError: If the model is not a module, the masks are no mapping, or one is not a tensor.
         ValueError: If a mask does not fit, or the model carries masks of ``apply_masks`` already.
 
     Example:
@@ -35,6 +35,7 @@ def to_torch_prune(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
         >>> from_torch_prune(pruned)
         {'weight': tensor([[ True, False]])}
     """
+    check_module(model)
     if carried_masks(model):
         raise ValueError(
             complaint(
@@ -62,8 +63,10 @@ def from_torch_prune(model: nn.Module) -> dict[str, Tensor]:
         of its names.
 
     Raises:
+        TypeError: If the model is not a module.
         ValueError: If nothing is pruned, or a mask has other entries than 0 and 1.
     """
+    check_module(model)
     masks = {}
     for path, module in model.named_modules():
         for name, mask in module.named_buffers(recurse=False):

@@ -213,3 +213,32 @@ def test_floors_that_do_not_fit(budget):
     for floor in (-1, 1.5, True):
         with pytest.raises(ValueError, match="floor must be a whole number of weights"):
             keep_by_budget(scores, 8, budget, floor=floor)
+
+
+@pytest.mark.parametrize("count", [2.5, -1, True, "3"])
+def test_counts_are_whole_numbers(count):
+    scores = {name: torch.zeros(shape) for name, shape in SHAPES.items()}
+    with pytest.raises(ValueError, match="count must be a whole number of weights, got"):
+        layer_counts("erk", count, SHAPES)
+    with pytest.raises(ValueError, match="count must be a whole number of weights, got"):
+        keep_by_budget(scores, count)
+
+
+@pytest.mark.parametrize(
+    ("available", "text"),
+    [
+        ({"a": 2}, "available must be of the layers a, b, c, got a"),
+        ({}, "available must be of the layers a, b, c, got none"),
+        ({"a": 2, "b": 1, "c": 1, "d": 1}, "available must be of the layers a, b, c, got a, b"),
+        ({"a": 2, "b": 1.5, "c": 1}, r"available\['b'\] must be a whole number of weights"),
+        ({"a": 21, "b": 1, "c": 1}, r"available\['a'\] must be at most 20, got 21"),
+    ],
+)
+def test_what_is_available_does_not_fit(available, text):
+    with pytest.raises(ValueError, match=text):
+        layer_counts("erk", 3, SHAPES, available=available)
+
+
+def test_what_is_available_in_another_order():
+    available = {"c": 1, "b": 1, "a": 2}
+    assert layer_counts("erk", 4, SHAPES, available=available) == {"a": 2, "b": 1, "c": 1}

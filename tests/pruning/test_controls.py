@@ -117,3 +117,10 @@ def test_what_is_refused():
         shuffle_masks({"a": torch.tensor([0.5])}, generator=seeded())
     with pytest.raises(TypeError, match=r"masks\['a'\] must be a torch\.Tensor"):
         shuffle_masks({"a": [1, 0]}, generator=seeded())
+    with pytest.raises(TypeError, match="masks must be a mapping from names to tensors, got NoneT"):
+        shuffle_masks(None, generator=seeded())
+    for generator in (None, 0):
+        with pytest.raises(TypeError, match=r"generator must be a torch\.Generator, got"):
+            shuffle_masks({"a": torch.ones(2)}, generator=generator)
+        with pytest.raises(TypeError, match=r"generator must be a torch\.Generator, got"):
+            reinitialise(network(), generator=generator)

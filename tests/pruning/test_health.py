@@ -11,7 +11,7 @@ from torch import nn
 
 from ntktheory import UnsupportedModule, functional
 from ntktheory.models import build_model, convnet, mlp
-from ntktheory.pruning import apply_masks, mask_health
+from ntktheory.pruning import apply_masks, from_torch_prune, mask_health, to_torch_prune
 from ntktheory.pruning.health import LayerHealth
 from ntktheory.pruning.reference_health import live_parameters
 from proofs_check.cases import random_masks
@@ -276,3 +276,17 @@ def test_what_does_not_fit():
         mask_health(Residual(), input_shape=[1, 3, 3])
     with pytest.raises(ValueError, match="input_shape must be"):
         mask_health(net, input_shape=[4])
+    for shape in ([-3], [0], [3.0], [True], ["3"]):
+        with pytest.raises(ValueError, match="input_shape must be made of positive integers"):
+            mask_health(net, input_shape=shape)
+    for shape in (3, "3", None):
+        with pytest.raises(TypeError, match="input_shape must be a sequence of integers"):
+            mask_health(net, input_shape=shape)
+
+
+def test_a_convolution_without_a_weight_of_its_own():
+    net = convnet([1, 2, 3], 2, image_size=4)
+    pruned = to_torch_prune(net, {"conv1.weight": torch.ones(2, 1, 3, 3)})
+    with pytest.raises(ValueError, match=r"model must be .*Conv2d at 'conv1' with a computed one"):
+        mask_health(pruned, input_shape=[1, 4, 4])
+    assert mask_health(net, from_torch_prune(pruned), input_shape=[1, 4, 4]).density == 1.0

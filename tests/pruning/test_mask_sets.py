@@ -69,3 +69,18 @@ def test_what_does_not_fit():
         overlap(A, {name: torch.zeros_like(mask) for name, mask in A.items()})
     with pytest.raises(ValueError, match="masks must be those of some weights"):
         total_density({})
+    for measure in (count_kept, total_density, layer_density):
+        with pytest.raises(ValueError, match=r"masks\['a'\] must be made of 0 and 1"):
+            measure({"a": torch.tensor([0.3, 1.0])})
+        with pytest.raises(TypeError, match=r"masks\['a'\] must be a torch\.Tensor"):
+            measure({"a": [0, 1]})
+        with pytest.raises(TypeError, match="masks must be a mapping from names to tensors"):
+            measure(None)
+
+
+def test_many_weights_in_half_precision():
+    """More than float16 can count to, 65504, and more than bfloat16 can count exactly, 256."""
+    for dtype in (torch.float16, torch.bfloat16):
+        masks = {"a": torch.ones(70_001, dtype=dtype)}
+        assert count_kept(masks) == 70_001
+        assert layer_density(masks) == {"a": 1.0}

@@ -291,3 +291,13 @@ def test_a_masked_model_is_scored_like_its_masks():
         for name, found in score(pruned, scorer, batch=x).items():
             wanted = expected[name.replace("parametrizations.", "").removesuffix(".original")]
             close(found, wanted)
+
+
+def test_what_is_refused():
+    model = mlp([3, 5, 2])
+    masks = {"layer1.weight": torch.ones(5, 3)}
+    with pytest.raises(TypeError, match=r"model must be an nn\.Module, got FunctionalModel"):
+        apply_masks(functional(model), masks)
+    for none in (None, [torch.ones(5, 3)]):
+        with pytest.raises(TypeError, match="masks must be a mapping from names to tensors, got"):
+            apply_masks(model, none)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
+from ntktheory import functional
 from ntktheory.models import convnet, mlp
 from ntktheory.pruning import apply_masks, from_torch_prune, to_torch_prune
 from proofs_check.cases import random_masks
@@ -86,6 +87,12 @@ def test_what_is_refused():
         to_torch_prune(model, {"layer1.weight": torch.ones(3, 5)})
     with pytest.raises(TypeError, match=r"masks\['layer1\.weight'\] must be a torch\.Tensor"):
         to_torch_prune(model, {"layer1.weight": 1})
+    with pytest.raises(TypeError, match="masks must be a mapping from names to tensors, got NoneT"):
+        to_torch_prune(model, None)
+    with pytest.raises(TypeError, match=r"model must be an nn\.Module, got FunctionalModel"):
+        to_torch_prune(functional(model), masks)
+    with pytest.raises(TypeError, match=r"model must be an nn\.Module, got FunctionalModel"):
+        from_torch_prune(functional(model))
     pruned = to_torch_prune(model, masks)
     with torch.no_grad():
         pruned.layer1.weight_mask[0, 0] = 0.5
