@@ -50,6 +50,12 @@ class ToyData:
         law = Law(np.tile(self.law.numerators, times), self.law.total * times)
         return ToyData(self.inputs, self.counts.repeat(1, 1, times), law, self.samples)
 
+    def part(self, index: Tensor) -> "ToyData":
+        """Return some data sets, under the law given that the data set is one of them."""
+        numerators = self.law.numerators[index.numpy()]
+        law = Law(numerators, int(numerators.sum()))
+        return ToyData(self.inputs, self.counts[:, :, index], law, self.samples)
+
     def points(self, start: int = 0, stop: int | None = None) -> tuple[Tensor, Tensor]:
         """Return the points themselves, in one order: by label (−1 first), then input.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from ntktheory.checks import NumericalError, check_choice, complaint
 from ntktheory.functional import Params
 from ntktheory.information.code_words import check_code_length
+from ntktheory.information.enumeration import check_repeats
 from ntktheory.information.toy_data import ToyData
 from ntktheory.information.toy_learner import train
 from ntktheory.information.toy_network import ToyNetwork
@@ -22,6 +23,8 @@ NEAR = 1e-9
 """Scores on either side of the cut that differ by less, relative to the larger, are a near-tie."""
 SCORED = 4096
 """Data sets scored together."""
+AGAIN = 16
+"""Data sets scored again, to see whether the scorer is deterministic."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ def toy_masks(
         The masks.
 
     Raises:
-        ValueError: If the method or an option is unknown, P passes 62, or a setting is out of range.
+        ValueError: If the method or an option is unknown, P passes 62, a setting is out of range, or a
+            second call of a scorer gives other masks.
         NumericalError: If a score or a trained weight is not finite.
 
     Cost:
@@ -86,7 +90,13 @@ def toy_masks(
         _check_options(method, options, ())
         return masks_by_rank(train(data, network, start, steps=steps, lr=lr).abs())
     _check_options(method, options, SCORERS[method].options)
-    return masks_by_rank(scores_at(data, network, start, method, seed=seed, options=options))
+    found = masks_by_rank(scores_at(data, network, start, method, seed=seed, options=options))
+    few = data.part(torch.arange(min(AGAIN, len(data))))
+    again = masks_by_rank(scores_at(few, network, start, method, seed=seed, options=options))
+    sure = ~found.near_ties[:, : len(few)]
+    for first, second in zip(found.codes[:, : len(few)][sure], again.codes[sure], strict=True):
+        check_repeats(int(first), int(second))
+    return found
 
 
 def masks_by_rank(scores: Tensor) -> ToyMasks:
@@ -162,7 +172,7 @@ def scores_at(
 
 
 def _scored(call: Any, data: ToyData, network: ToyNetwork, entry: Scorer, index: Tensor) -> Tensor:
-    x, y = ToyData(data.inputs, data.counts[:, :, index], data.law, data.samples).points()
+    x, y = data.part(index).points()
     batch = {"x": x, "y": network.labels(y)}
     needed = {name: batch[name] for name in ("x", "y") if name in entry.needs}
     names = tuple(needed)

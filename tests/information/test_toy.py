@@ -30,7 +30,7 @@ from ntktheory.information.toy_masks import (
     toy_masks,
 )
 from ntktheory.information.toy_network import ToyNetwork, initial_weights
-from ntktheory.pruning.scorers import SCORERS
+from ntktheory.pruning.scorers import SCORERS, register_scorer
 
 NETWORKS = [ToyNetwork(width=4), ToyNetwork(width=3, loss="cross_entropy"),
             ToyNetwork(width=3, loss="logistic")]  # fmt: skip
@@ -309,6 +309,28 @@ class TestMasks:
             ValueError, match="option of 'grasp' must be among temperature, got 'T'"
         ):
             toy_masks("grasp", small, network, start, options={"T": 2}, **SETTINGS)
+
+    def test_a_scorer_that_draws_by_itself_is_noticed(self, small):
+        network = small_network("mse")
+        start = initial_weights(network, 0)
+
+        def moody(params, names):
+            return {name: torch.rand_like(params[name]) for name in names}
+
+        register_scorer("moody", moody, "random numbers of torch's own")
+        try:
+            with pytest.raises(
+                ValueError, match="learner must be deterministic, given its initial"
+            ):
+                toy_masks("moody", small, network, start, **SETTINGS)
+        finally:
+            del SCORERS["moody"]
+
+    def test_a_part_of_the_data(self, small):
+        part = small.part(torch.tensor([5, 7]))
+        assert torch.equal(part.counts, small.counts[:, :, [5, 7]])
+        weights = small.law.numerators[[5, 7]]
+        assert (part.law.numerators.tolist(), part.law.total) == (weights.tolist(), weights.sum())
 
     def test_too_many_weights_for_a_code_word_are_refused(self):
         with pytest.raises(ValueError, match=r"P must be in 1…62, the bits of a code word, got 66"):
