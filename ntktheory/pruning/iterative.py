@@ -15,7 +15,7 @@ from ntktheory.functional import FunctionalModel, functional
 from ntktheory.pruning.budgets import Budget, check_budget, floors, keep_by_budget
 from ntktheory.pruning.masks import carried_masks
 from ntktheory.pruning.rounds import Round, summarised
-from ntktheory.pruning.run_files import describe_run, load_run, save_run
+from ntktheory.pruning.run_files import Digests, describe_run, described, load_run, save_run
 from ntktheory.pruning.schedules import Schedule, densities
 from ntktheory.pruning.scorers.registry import find_scorer
 from ntktheory.pruning.scoring import Loss, check_prunable, score
@@ -83,6 +83,9 @@ def prune(
         progress: Show a progress bar on stderr.
         resume: A file that holds the last complete round. If it exists, the run goes on from there and
             ends with the very masks of an uninterrupted one; what a finished run left is returned.
+            The file is refused if the model, a setting or the batch is another; a batch by round is
+            compared at the first and at the last complete round, for which the function must return
+            the same again. A loss function is known by its name only.
         **options: Options of the scorer, see ``score``.
 
     Returns:
@@ -127,12 +130,12 @@ def prune(
     check_budget(budget, {name: p.shape for name, p in params.items()})
     floors(_counts(start), counts[-1], floor)
 
-    def scored(number: int, masks: Masks) -> Masks:
+    def scored(batch: Any, masks: Masks) -> Masks:
         dropped = any(not bool(mask.all()) for mask in masks.values())
         return score(
             model,
             scorer,
-            batch=batch(number) if callable(batch) else batch,
+            batch=batch,
             loss_fn=loss_fn,
             masks=masks if dropped else None,  # without masks the path scorers save a pass
             input_shape=input_shape,
@@ -142,24 +145,32 @@ def prune(
 
     masks: Masks = start
     history: tuple[Round, ...] = ()
+    batches: Digests = ()
+    batch_of = batch if callable(batch) else None
     path = None if resume is None else Path(resume)
     if path is not None:
         check_folder(path, "resume")
-        given = {"batch": batch, "loss function": loss_fn, "input shape": input_shape}
+        given = {
+            "batch": "by round" if batch_of else batch,
+            "loss function": loss_fn,
+            "input shape": input_shape,
+        }
         seed = None if generator is None else generator.initial_seed()
         run = describe_run({**settings, **given, "seed": seed}, net)
         if path.exists():
-            masks, history = load_run(path, run, generator)
+            masks, history, batches = load_run(path, run, batch_of, generator)
             masks = {name: masks[name].to(p.device) for name, p in params.items()}
     for number in _track(range(len(history), rounds), rounds, progress):
         candidates = start if entry.regrows else masks
         began = time.perf_counter()
-        scores = scored(number, masks)
+        now = batch_of(number) if batch_of else batch
+        scores = scored(now, masks)
         masks = keep_by_budget(scores, counts[number], budget, candidates=candidates, floor=floor)
         seconds = time.perf_counter() - began
         history = (*history, summarised(scores, candidates, masks, seconds))
         if path is not None:
-            save_run(path, run, masks, history, generator)
+            batches = (*batches, described(now)) if batch_of else ()
+            save_run(path, run, masks, history, batches, generator)
     return PruneResult(masks, history[-1].density, history[-1].per_layer, history, settings)
 
 

@@ -1,13 +1,14 @@
 """A pruning run on disk, so that it can be continued: masks, rounds and the generator's state.
 
-One safetensors file: a bool tensor per layer, the state of the generator, and as metadata what run it is
-and the history. A run is known by its settings and by digests of the model's tensors and of the batch:
-a file is continued by the run that began it and by no other.
+One safetensors file: a bool tensor per layer, the state of the generator, and as metadata what run it
+is, the history and the batches. A run is known by its settings, by digests of the model's tensors and of
+the batch, and by the names of functions that it is given: two losses of one name look the same. Where
+the batch depends on the round, those of the first and of the last complete round are compared.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from ntktheory.functional import FunctionalModel
 from ntktheory.pruning.mask_files import read_tensors, versions, write_tensors
 from ntktheory.pruning.rounds import Round
 
-FORMAT = "ntktheory pruning run 1"
+FORMAT = "ntktheory pruning run 2"
 MASK, GENERATOR = "mask/", "generator"
 
 Run = dict[str, Any]
+Digests = tuple[Any, ...]
 
 
 def describe_run(settings: Mapping[str, Any], net: FunctionalModel) -> Run:
@@ -40,7 +42,7 @@ def describe_run(settings: Mapping[str, Any], net: FunctionalModel) -> Run:
     shapes = {name: list(net.params[name].shape) for name in net.prunable}
     tensors = {**net.params, **net.buffers}
     run = {**settings, "model shapes": shapes, "model tensors": tensors}
-    return {key: _described(value) for key, value in run.items()}
+    return {key: described(value) for key, value in run.items()}
 
 
 def save_run(
@@ -48,9 +50,19 @@ def save_run(
     run: Run,
     masks: Mapping[str, Tensor],
     history: tuple[Round, ...],
+    batches: Digests,
     generator: torch.Generator | None,
 ) -> None:
-    """Write a run after a round; the file appears whole or not at all."""
+    """Write a run after a round; the file appears whole or not at all.
+
+    Args:
+        path: Its file.
+        run: What it is, of ``describe_run``.
+        masks: Those after the round.
+        history: The rounds.
+        batches: The batch of each round, ``described``; none if it is one for all.
+        generator: Its generator.
+    """
     tensors = {MASK + name: mask for name, mask in masks.items()}
     if generator is not None:
         tensors[GENERATOR] = generator.get_state()
@@ -58,23 +70,28 @@ def save_run(
         "format": FORMAT,
         "run": json.dumps(run),
         "history": json.dumps([asdict(entry) for entry in history]),
+        "batches": json.dumps(batches),
         "versions": json.dumps(versions()),
     }
     write_tensors(path, tensors, said)
 
 
 def load_run(
-    path: Path, run: Run, generator: torch.Generator | None
-) -> tuple[dict[str, Tensor], tuple[Round, ...]]:
+    path: Path,
+    run: Run,
+    batch_of: Callable[[int], Any] | None,
+    generator: torch.Generator | None,
+) -> tuple[dict[str, Tensor], tuple[Round, ...], Digests]:
     """Read a run, and set the generator to where it was.
 
     Args:
         path: Its file.
         run: What it must be, of ``describe_run``.
+        batch_of: From the number of a round to its batch; None if that is one for all, and in ``run``.
         generator: Its generator.
 
     Returns:
-        Masks, on the CPU, and history.
+        Masks, on the CPU, history, and the batches of the rounds as ``save_run`` was told.
 
     Raises:
         ValueError: If the file cannot be read, is no run, or that of another run; the message says
@@ -90,7 +107,13 @@ def load_run(
                 "Name another file; this one was left alone.",
             )
         )
-    stored = json.loads(said["run"])
+    stored, history = json.loads(said["run"]), json.loads(said["history"])
+    batches = tuple(json.loads(said["batches"]))
+    if batch_of is not None and batches:
+        last = len(batches) - 1
+        looked_at = [0, last] if last else [0]
+        stored |= {f"batch of round {k}": batches[k] for k in looked_at}
+        run = run | {f"batch of round {k}": described(batch_of(k)) for k in looked_at}
     differing = [key for key in {**stored, **run} if stored.get(key) != run.get(key)]
     if differing:
         texts = [f"{key} {_short(stored.get(key))} for {_short(run.get(key))}" for key in differing]
@@ -107,20 +130,31 @@ def load_run(
     masks = {
         name.removeprefix(MASK): t.bool() for name, t in tensors.items() if name.startswith(MASK)
     }
-    return masks, tuple(Round(**entry) for entry in json.loads(said["history"]))
+    return masks, tuple(Round(**entry) for entry in history), batches
 
 
-def _described(value: Any) -> Any:
-    """Return a value as JSON knows it: tensors as digests, functions by name."""
+def described(value: Any) -> Any:
+    """Return a value as JSON knows it: tensors as digests, functions and other objects by name.
+
+    Args:
+        value: Anything.
+
+    Returns:
+        What tells it from others.
+
+    Example:
+        >>> described((torch.zeros(2), 0.5, Path.exists))
+        [['torch.float32', [2], 'af5570f5a1810b7a'], 0.5, 'Path.exists']
+    """
     if isinstance(value, Tensor):
         plain = value.detach().cpu().contiguous()
         data = np.ascontiguousarray(plain.reshape(-1).view(torch.uint8).numpy())
         digest = hashlib.sha256(data.data).hexdigest()
         return [str(value.dtype), list(value.shape), digest[:16]]
     if isinstance(value, Mapping):
-        return {str(key): _described(v) for key, v in value.items()}
+        return {str(key): described(v) for key, v in value.items()}
     if isinstance(value, tuple | list):
-        return [_described(v) for v in value]
+        return [described(v) for v in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return getattr(value, "__qualname__", type(value).__qualname__)

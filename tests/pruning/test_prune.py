@@ -13,7 +13,7 @@ from torch import nn
 
 from ntktheory import NumericalError, functional
 from ntktheory.models import convnet, mlp
-from ntktheory.pruning import SCORERS, Scorer, apply_masks, carried_masks, prune, score
+from ntktheory.pruning import SCORERS, Scorer, apply_masks, carried_masks, iterative, prune, score
 from ntktheory.pruning.schedules import densities
 from ntktheory.pruning.scorers import px, synflow_l2
 
@@ -393,7 +393,6 @@ def stopping(at, error):
             raise error
         return images_of(number)
 
-    batch.__qualname__ = images_of.__qualname__  # functions are known by their names
     return batch
 
 
@@ -429,7 +428,6 @@ def batch(number):
         os.kill(os.getpid(), signal.SIGKILL)
     return t.images_of(number)
 
-batch.__qualname__ = "images_of"
 t.drawn(sys.argv[1], batch)
 """
 
@@ -444,10 +442,11 @@ def test_a_killed_run_is_continued(tmp_path):
     assert len(continued.history) == 6
 
 
-def test_a_finished_run_is_returned_without_scoring(tmp_path):
+def test_a_finished_run_is_returned_without_scoring(tmp_path, monkeypatch):
     path = tmp_path / "run.safetensors"
     finished = drawn(path)
-    again = drawn(path, stopping(0, RuntimeError("scored")))
+    monkeypatch.setattr(iterative, "score", None)
+    again = drawn(path)
     assert same(again.masks, finished.masks)
     assert again.history == finished.history
 
@@ -471,7 +470,7 @@ def other_shapes():
         ({"floor": 1}, "floor 0 for 1"),
         ({"realizations": 2}, 'options {} for {"realizations": 2}'),
         ({"seed": 6}, "seed 5 for 6"),
-        ({"batch": images()}, "batch "),
+        ({"batch": images()}, "batch of round 0 "),
         ({"model": other_weights()}, "model tensors "),
         ({"model": other_shapes()}, r'model shapes {"layer1\.weight": \[5, 3\]'),
     ],
@@ -495,6 +494,84 @@ def test_batches_are_known_by_their_contents(tmp_path):
     prune(network(), "px", 0.3, rounds=2, batch=x.clone(), resume=path)
     with pytest.raises(ValueError, match="with batch "):
         prune(network(), "px", 0.3, rounds=2, batch=x + 1, resume=path)
+
+
+def labelled(number, scale=1.0, flipped=False):
+    y = torch.tensor([0, 1, 1, 0])
+    return scale * images_of(number), y.flip(0).roll(1) if flipped else y
+
+
+@pytest.mark.parametrize("option", [{"scale": 5.0}, {"flipped": True}])
+def test_batches_by_round_are_known_by_their_contents(tmp_path, option):
+    """Two functions of one name, as two lambdas in one place are."""
+    path = tmp_path / "run.safetensors"
+
+    def run(**options):
+        batch = lambda number: labelled(number, **options)  # noqa: E731
+        return prune(network(), "snip", 0.3, rounds=2, batch=batch, resume=path).masks
+
+    first = run()
+    before = path.read_bytes()
+    assert same(run(), first)
+    with pytest.raises(ValueError, match="with batch of round 0 "):
+        run(**option)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("differs_at", [2, 3])
+def test_the_last_batch_is_compared_too(tmp_path, differs_at):
+    path = tmp_path / "run.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        drawn(path, stopping(3, KeyboardInterrupt()))
+    calls = []
+
+    def other(number):
+        calls.append(number)
+        return images_of(number) + (number == differs_at)
+
+    if differs_at == 2:
+        with pytest.raises(ValueError, match=r"got .* with batch of round 2 "):
+            drawn(path, other)
+        assert calls == [0, 2]
+    else:  # what is still to come may be anything
+        assert len(drawn(path, other).history) == 6
+        assert calls == [0, 2, 3, 4, 5]
+
+
+def test_comparing_batches_leaves_the_generator_where_it_was(tmp_path):
+    path, generator = tmp_path / "run.safetensors", seeded(5)
+    with pytest.raises(KeyboardInterrupt):
+        drawn(path, stopping(3, KeyboardInterrupt()))
+
+    def greedy(number):
+        if number < 3:
+            torch.rand(7, generator=generator)
+        return images_of(number)
+
+    found = prune(
+        network(), "ntk_sap", 0.1, batch=greedy, generator=generator, resume=path, **DRAWING
+    )
+    assert same(found.masks, drawn().masks)
+
+
+def test_one_batch_for_all_rounds_and_one_by_round_are_different_runs(tmp_path):
+    path, x = tmp_path / "run.safetensors", images()
+    prune(network(), "px", 0.3, rounds=2, batch=x, resume=path)
+    with pytest.raises(ValueError, match='for "by round"'):
+        prune(network(), "px", 0.3, rounds=2, batch=lambda number: x, resume=path)
+
+
+def test_a_loss_is_known_by_its_name(tmp_path):
+    path = tmp_path / "run.safetensors"
+    given = {"rounds": 2, "batch": labelled(0), "resume": path}
+
+    def squares(z, y):
+        return (z**2).mean()
+
+    first = prune(network(), "snip", 0.3, **given, loss_fn=squares)
+    assert same(prune(network(), "snip", 0.3, **given, loss_fn=squares).masks, first.masks)
+    with pytest.raises(ValueError, match=r"with loss function .*squares.* for null"):
+        prune(network(), "snip", 0.3, **given)
 
 
 @pytest.mark.parametrize("kind", ["weights", "damaged"])
