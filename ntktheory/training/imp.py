@@ -1,5 +1,6 @@
 """Masks from trained weights: iterative magnitude pruning, and magnitude after training."""
 
+import inspect
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from ntktheory.checks import check_choice, complaint
 from ntktheory.functional import functional
-from ntktheory.pruning.masks import apply_masks
+from ntktheory.pruning.masks import Masked, apply_masks, carried_masks
+from ntktheory.pruning.run_files import described
 from ntktheory.pruning.topk import keep_highest, kept_count
 from ntktheory.training.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from ntktheory.training.loop import train
@@ -51,7 +53,8 @@ class TrainedMasks:
     """Masks that training has chosen.
 
     Attributes:
-        masks: Parameter name -> bool mask, True = kept, of the prunable weights.
+        masks: Parameter name -> bool mask, True = kept, of the prunable weights. Of a model that
+            carries masks they are named as in ``carried_masks``.
         model: A copy under these masks, with the weights and buffers that the last rewinding gives;
             train it from ``first_step``.
         first_step: Where in the schedule its training starts.
@@ -79,14 +82,32 @@ def training_on(
         **options: Further options of ``train``.
 
     Returns:
-        ``train_fn(model, *, first_step, on_step) -> losses``.
+        ``train_fn(model, *, first_step, on_step) -> losses``. Its attribute ``fingerprint`` returns
+        what tells it from others, made of what JSON knows: digests of data and labels, the steps, the
+        seed and the options of ``train``; a loss function is known by its name only.
     """
 
     def train_fn(model: nn.Module, **where: Any) -> list[float]:
         generator = torch.Generator().manual_seed(seed)
         return train(model, inputs, labels, steps=steps, generator=generator, **options, **where)
 
+    def identity() -> dict[str, Any]:
+        data = fingerprint({"inputs": inputs, "labels": labels})
+        told = _train_defaults() | options | {"steps": steps, "seed": seed}
+        told.pop("progress")
+        return {"data": data, **described(told)}
+
+    train_fn.fingerprint = identity  # type: ignore[attr-defined]
     return train_fn
+
+
+def _train_defaults() -> dict[str, Any]:
+    """Return the options of ``train`` that say how, not where, and their defaults."""
+    parameters = inspect.signature(train).parameters.values()
+    where = ("generator", "first_step", "on_step")
+    return {
+        p.name: p.default for p in parameters if p.default is not p.empty and p.name not in where
+    }
 
 
 def iterative_magnitude_pruning(
@@ -103,13 +124,15 @@ def iterative_magnitude_pruning(
 
     Every round keeps the largest ``|θ|`` of the prunable weights that are still kept, of all layers
     together: ``round((1 − drop)·kept)`` of them, ties by index, until ``max(1, round(density·P))`` are
-    left. A density of 1 takes no round.
+    left. A density of 1 takes no round. A model made by ``apply_masks`` starts from its masks, and
+    nothing that they drop comes back.
 
     Args:
         model: The network at initialisation, in eval mode; it is not changed.
         train_fn: ``train_fn(model, *, first_step, on_step) -> losses`` trains a masked copy in place
             from that step of its schedule on, and calls ``on_step(steps behind)`` before the first
-            step and after each; see ``training_on``.
+            step and after each; see ``training_on``. With a checkpoint, an attribute ``fingerprint``,
+            a function that returns JSON data, tells it from others; without one it is not compared.
         density: Fraction of the prunable weights to keep.
         drop: Fraction of the rest that a round drops.
         rewind: What the kept weights are after a round. "init": those of ``model``, buffers too.
@@ -123,8 +146,9 @@ def iterative_magnitude_pruning(
         Masks, the masked model to train, and the history.
 
     Raises:
-        ValueError: If an option is out of range, ``train_fn`` never reaches ``rewind_step``, or the
-            checkpoint is of another call.
+        ValueError: If an option is out of range, the density is more than the model's own masks keep,
+            ``train_fn`` never reaches ``rewind_step``, or the checkpoint is of another call: of another
+            model, other options or another training.
         NumericalError: If training diverges.
 
     Cost:
@@ -143,8 +167,8 @@ def iterative_magnitude_pruning(
     """
     if not 0 < drop < 1:
         raise ValueError(complaint("drop", "inside (0, 1)", drop, "Drop 0.2 of the rest."))
-    total = sum(p.numel() for p in _prunable(model).values())
-    counts = kept_counts(total, kept_count(density, total), drop)
+    available, count = _to_keep(model, density)
+    counts = kept_counts(available, count, drop)
     file = None if checkpoint is None else Path(checkpoint)
     return _rounds(model, train_fn, counts, rewind, rewind_step, file)
 
@@ -172,7 +196,8 @@ def magnitude_after(
         Masks, the masked model to train, and the history.
 
     Raises:
-        ValueError: If an option is out of range or the checkpoint is of another call.
+        ValueError: If an option is out of range, the density is more than the model's own masks keep,
+            or the checkpoint is of another call.
         NumericalError: If training diverges.
 
     Example:
@@ -183,10 +208,9 @@ def magnitude_after(
         >>> int(found.masks["weight"].sum()), torch.equal(theta, net.weight)
         (2, True)
     """
-    total = sum(p.numel() for p in _prunable(model).values())
-    count = kept_count(density, total)
+    available, count = _to_keep(model, density)
     file = None if checkpoint is None else Path(checkpoint)
-    return _rounds(model, train_fn, [count] if count < total else [], rewind, rewind_step, file)
+    return _rounds(model, train_fn, [count] if count < available else [], rewind, rewind_step, file)
 
 
 def kept_counts(total: int, count: int, drop: float = DROP) -> list[int]:
@@ -216,11 +240,18 @@ def _rounds(
     checkpoint: Path | None,
 ) -> TrainedMasks:
     _check_rewind(rewind, rewind_step)
-    masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in _prunable(model).items()}
+    masks = _first_masks(model)
     total = sum(mask.numel() for mask in masks.values())
-    state = {name: t.detach().clone() for name, t in model.state_dict().items()}
-    call = {"counts": counts, "rewind": [rewind, rewind_step], "model": fingerprint(state)}
+    state = _theta(model)
     early = state
+    call: dict[str, Any] = {}
+    if checkpoint is not None:
+        call = {
+            "counts": counts,
+            "rewind": [rewind, rewind_step],
+            "model": fingerprint(model.state_dict()),
+            "training": getattr(train_fn, "fingerprint", lambda: None)(),
+        }
     history: list[Round] = []
     if checkpoint is not None and checkpoint.exists():
         masks, state, early, history = _resume(checkpoint, call)
@@ -247,8 +278,30 @@ def _rounds(
     return TrainedMasks(masks, start_model, first_step, kept / total, tuple(history))
 
 
-def _prunable(model: nn.Module) -> State:
-    """Return the prunable weights.
+def _to_keep(model: nn.Module, density: float) -> tuple[int, int]:
+    """Return how many prunable weights a model has left, and how many of them a density keeps.
+
+    Raises:
+        ValueError: If there are not as many.
+    """
+    masks = _first_masks(model)
+    total = sum(mask.numel() for mask in masks.values())
+    available = sum(int(mask.sum()) for mask in masks.values())
+    count = kept_count(density, total)
+    if count > available:
+        raise ValueError(
+            complaint(
+                "density",
+                f"at most {available / total:.6g}, what the model's own masks keep",
+                repr(density),
+                "It is relative to all prunable weights, dropped ones included.",
+            )
+        )
+    return available, count
+
+
+def _first_masks(model: nn.Module) -> dict[str, Tensor]:
+    """Return masks of all that a model has left of its prunable weights.
 
     Raises:
         ValueError: If there are none.
@@ -258,7 +311,21 @@ def _prunable(model: nn.Module) -> State:
         raise ValueError(
             complaint("model", "a network with prunable weights", "none", "Add a linear layer.")
         )
-    return {name: net.params[name] for name in net.prunable}
+    own = carried_masks(model)
+    return {
+        name: own.get(name, torch.ones_like(net.params[name], dtype=torch.bool))
+        for name in net.prunable
+    }
+
+
+def _theta(model: nn.Module) -> State:
+    """Return copies of a model's parameters and buffers, less the masks that it carries."""
+    carried = {path for path, module in model.named_modules() if isinstance(module, Masked)}
+    return {
+        name: t.detach().clone()
+        for name, t in model.state_dict().items()
+        if name.rpartition(".")[0] not in carried
+    }
 
 
 def _check_rewind(rewind: Rewind, rewind_step: int) -> None:
@@ -277,12 +344,16 @@ def _under(model: nn.Module, state: State, masks: dict[str, Tensor]) -> nn.Modul
     sparse = apply_masks(model, masks)
     own = sparse.state_dict()
     for name in own:
-        if _plain_name(name) in state:
-            own[name].copy_(state[_plain_name(name)])
+        plain = _plain_name(name, state)
+        if plain in state:
+            own[name].copy_(state[plain])
     return sparse
 
 
-def _plain_name(name: str) -> str:
+def _plain_name(name: str, state: State) -> str:
+    """Return what a model calls a tensor of its masked copy; it may have been masked before."""
+    if name in state:
+        return name
     return name.replace("parametrizations.", "").removesuffix(".original")
 
 
@@ -299,7 +370,9 @@ def _train(
     seen: list[State] = []
 
     def read() -> State:
-        own = {_plain_name(name): t.detach().clone() for name, t in sparse.state_dict().items()}
+        own = {
+            _plain_name(name, state): t.detach().clone() for name, t in sparse.state_dict().items()
+        }
         return {name: own[name] for name in state}
 
     def on_step(step: int) -> None:

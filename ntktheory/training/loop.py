@@ -59,8 +59,8 @@ def train(
         The loss before each step taken.
 
     Raises:
-        ValueError: If an option is unknown or not positive, labels do not fit, or ``first_step`` is
-            not one of the steps.
+        ValueError: If an option is unknown or not positive, labels do not fit, ``first_step`` is not
+            one of the steps, or no parameter requires a gradient.
         NumericalError: If the loss is not finite; the message says at which step, and the weights are
             those before it.
 
@@ -86,6 +86,15 @@ def train(
             )
         )
     params = [p for p in model.parameters() if p.requires_grad]
+    if not params:
+        raise ValueError(
+            complaint(
+                "model",
+                "a network with parameters to train",
+                "one whose parameters are all frozen",
+                "Call model.requires_grad_().",
+            )
+        )
     if optimizer == "adam":
         stepper: torch.optim.Optimizer = torch.optim.Adam(params, lr, weight_decay=weight_decay)
     else:

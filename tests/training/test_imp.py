@@ -245,6 +245,160 @@ def test_a_killed_run_resumes(tmp_path):
         iterative_magnitude_pruning(net, inner, 0.2, **options)
 
 
+def stopped_after(rounds, train_fn):
+    """The same training, killed after so many rounds."""
+    left = [rounds]
+
+    def dies(model, **where):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return train_fn(model, **where)
+
+    if hasattr(train_fn, "fingerprint"):
+        dies.fingerprint = train_fn.fingerprint
+    return dies
+
+
+def trained_on(scale=1.0, flipped=False, **options):
+    _, x, y = problem()
+    options = {"steps": 3, "lr": 0.2} | options
+    return training_on(scale * x, y.flip(0) if flipped else y, **options)
+
+
+def mean_square(z, y):
+    return (z**2).mean()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"scale": 3.0},
+        {"flipped": True},
+        {"steps": 30},
+        {"lr": 1.0},
+        {"seed": 1},
+        {"momentum": 0.0},
+        {"batch": 5},
+        {"loss_fn": mean_square},
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(tmp_path, other):
+    net, path = problem()[0], tmp_path / "imp"
+    with pytest.raises(KeyboardInterrupt):
+        iterative_magnitude_pruning(net, stopped_after(2, trained_on()), 0.2, checkpoint=path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="checkpoint must be of the same call"):
+        iterative_magnitude_pruning(net, trained_on(**other), 0.2, checkpoint=path)
+    with pytest.raises(ValueError, match="checkpoint must be of the same call"):
+        iterative_magnitude_pruning(net, lambda *_, **__: [0.0], 0.2, checkpoint=path)
+    assert path.read_bytes() == before
+    spelled = trained_on(momentum=0.9, batch=128, seed=0, progress=False)
+    found = iterative_magnitude_pruning(net, spelled, 0.2, checkpoint=path)
+    whole = iterative_magnitude_pruning(net, trained_on(), 0.2)
+    assert all(torch.equal(found.masks[name], m) for name, m in whole.masks.items())
+
+
+def test_trainings_of_ones_own_are_told_apart_by_their_fingerprint(tmp_path):
+    net, path = problem()[0], tmp_path / "imp"
+
+    def own(fingerprint=None):
+        inner = trained_on()
+
+        def train_fn(model, **where):
+            return inner(model, **where)
+
+        if fingerprint is not None:
+            train_fn.fingerprint = lambda: fingerprint
+        return train_fn
+
+    for mark, other in (({"run": 1}, {"run": 2}), ({"run": 1}, None), (None, {"run": 1})):
+        path.unlink(missing_ok=True)
+        with pytest.raises(KeyboardInterrupt):
+            iterative_magnitude_pruning(net, stopped_after(1, own(mark)), 0.3, checkpoint=path)
+        with pytest.raises(ValueError, match="checkpoint must be of the same call"):
+            iterative_magnitude_pruning(net, own(other), 0.3, checkpoint=path)
+        assert iterative_magnitude_pruning(net, own(mark), 0.3, checkpoint=path).history[0].kept
+
+
+# Models that carry masks already.
+
+
+def plain(name):
+    return name.replace("parametrizations.", "").removesuffix(".original")
+
+
+@pytest.mark.parametrize("masked", [("layer1",), ("layer1", "layer2")])
+@pytest.mark.parametrize("rewind", [("init", 0), ("early", 2), ("learning_rate", 1)])
+@pytest.mark.parametrize("method", [iterative_magnitude_pruning, magnitude_after])
+def test_a_masked_model_goes_on_from_its_masks(method, rewind, masked):
+    net, x, y = problem()
+    generator = torch.Generator().manual_seed(4)
+    first = {
+        f"{name}.weight": torch.rand(w.shape, generator=generator) < 0.7
+        for name, w in weights(net).items()
+        if name in masked
+    }
+    model = apply_masks(net, first)
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    kind, step = rewind
+    train_fn = training_on(x, y, steps=4, lr=0.2)
+    found = method(model, train_fn, 0.2, rewind=kind, rewind_step=step)
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+    assert sum(int(m.sum()) for m in found.masks.values()) == round(0.2 * 63)
+    for name, mask in found.masks.items():
+        if plain(name) in first:
+            assert name == f"{plain(name)[:6]}.parametrizations.weight.original"
+            assert bool((mask <= first[plain(name)]).all())
+    again = apply_masks(model, found.masks)
+    assert list(again.state_dict()) == list(found.model.state_dict())
+    for name, mask in found.masks.items():
+        acting = found.model.get_submodule(plain(name)[:6]).weight
+        assert torch.equal(acting != 0, mask)
+    if kind == "init":
+        assert torch.equal(found.model(x), again(x))
+    # The very masks of the dense model where the first training is the same but for them.
+    if method is magnitude_after:
+        trained = apply_masks(net, first)
+        train_fn(trained)
+        sizes = torch.cat([w.abs().flatten() for w in weights(trained).values()])
+        chosen = torch.zeros(63, dtype=torch.bool)
+        chosen[sizes.argsort(descending=True, stable=True)[:13]] = True
+        assert torch.equal(torch.cat([m.flatten() for m in found.masks.values()]), chosen)
+
+
+def test_rounds_of_a_masked_model_count_from_what_it_has_left(tmp_path):
+    net, x, y = problem()
+    masks = {"layer1.weight": torch.arange(36).view(9, 4) < 13}  # 13 of 36, and 27 of 27
+    model, train_fn = apply_masks(net, masks), training_on(x, y, steps=2)
+    options = {"checkpoint": tmp_path / "imp"}
+    whole = iterative_magnitude_pruning(model, train_fn, 20 / 63)
+    assert [r.kept for r in whole.history] == kept_counts(40, 20)
+    with pytest.raises(KeyboardInterrupt):
+        iterative_magnitude_pruning(model, stopped_after(2, train_fn), 20 / 63, **options)
+    other = apply_masks(net, {"layer1.weight": torch.arange(36).view(9, 4) >= 23})
+    with pytest.raises(ValueError, match="checkpoint must be of the same call"):
+        iterative_magnitude_pruning(other, train_fn, 20 / 63, **options)
+    resumed = iterative_magnitude_pruning(model, train_fn, 20 / 63, **options)
+    assert all(torch.equal(resumed.masks[name], m) for name, m in whole.masks.items())
+    same = iterative_magnitude_pruning(model, train_fn, 40 / 63)
+    assert same.history == ()
+    assert same.density == 40 / 63
+    for method in (iterative_magnitude_pruning, magnitude_after):
+        with pytest.raises(
+            ValueError, match=r"density must be at most 0\.634921, what the model's"
+        ):
+            method(model, train_fn, 0.7)
+
+
+@pytest.mark.parametrize("method", [iterative_magnitude_pruning, magnitude_after])
+def test_a_frozen_model(method):
+    net, x, y = problem()
+    net.requires_grad_(False)
+    with pytest.raises(ValueError, match="model must be a network with parameters to train"):
+        method(net, training_on(x, y, steps=2), 0.5)
+
+
 class TestCheckpoint:
     def test_there_and_back(self, tmp_path):
         tensors = {"a": torch.randn(2, 3), "b": torch.tensor([True, False])}
