@@ -12,6 +12,8 @@ from ntktheory.checks import (
     NumericalError,
     check_batch,
     check_choice,
+    check_generator,
+    check_input_shape,
     check_finite,
     check_masks,
     complaint,
@@ -21,6 +23,7 @@ from ntktheory.functional import (
     FunctionalModel,
     Masks,
     Params,
+    describe,
     evaluate,
     functional,
     masked,
@@ -64,10 +67,11 @@ def score(
         largest score does not fit that, all are divided by one power of two.
 
     Raises:
-        TypeError: If the batch, a mask or the generator is of another type, or ``bn="train"`` has no
-            ``nn.Module``.
-        ValueError: If the scorer, an option or a mask is unknown or does not fit, something that the
-            scorer needs is missing, nothing is prunable, or the model is in train mode.
+        TypeError: If the batch, the loss, ``input_shape``, a mask or the generator is of another type,
+            or ``bn="train"`` has no ``nn.Module``.
+        ValueError: If the scorer, an option, a mask or ``input_shape`` is unknown or does not fit, the
+            loss is no scalar, something that the scorer needs is missing, nothing is prunable, or the
+            model is in train mode.
         NumericalError: If the batch or a score is not finite; the message names the layer.
 
     Cost:
@@ -82,6 +86,8 @@ def score(
     own, options = functional(model), dict(options)
     check_prunable(own)
     check_masks(masks, {name: own.params[name] for name in own.prunable}, binary=True)
+    if input_shape is not None:
+        check_input_shape(input_shape)
     net = _with_batch_norm(model, own, entry, options)
     for name in options:
         check_choice(f"option of {scorer!r}", name, entry.options)
@@ -94,7 +100,7 @@ def score(
         "buffers": net.buffers,
         "masks": masks,
         "names": net.prunable,
-        "loss_fn": loss_fn or F.cross_entropy,
+        "loss_fn": _checked_loss(loss_fn),
         "generator": generator,
         **_inputs(entry, net, masks, batch, input_shape),
     }
@@ -177,6 +183,36 @@ def _check_labels(x: Tensor, y: Any) -> None:
         check_finite("labels", y, "Clean the data: the labels themselves are non-finite.")
 
 
+def _checked_loss(loss_fn: Loss | None) -> Loss:
+    """Return a loss that says so if a value of it is no scalar; None means cross-entropy."""
+    if loss_fn is None:
+        return F.cross_entropy
+    if not callable(loss_fn):
+        raise TypeError(
+            complaint(
+                "loss_fn",
+                "a function of outputs and labels",
+                repr(loss_fn),
+                "Pass torch.nn.functional.mse_loss, say; None means mean cross-entropy.",
+            )
+        )
+
+    def loss(outputs: Tensor, y: Tensor) -> Tensor:
+        value = loss_fn(outputs, y)
+        if not isinstance(value, Tensor) or value.ndim:
+            raise ValueError(
+                complaint(
+                    "loss_fn",
+                    "a function that returns a scalar tensor",
+                    describe(value),
+                    "Return the mean over the batch.",
+                )
+            )
+        return value
+
+    return loss
+
+
 def _check_needs(entry: Scorer, supplied: Mapping[str, Any]) -> None:
     """Check that what the scorer cannot do without is there, and of the right type."""
     remedy = {
@@ -193,12 +229,8 @@ def _check_needs(entry: Scorer, supplied: Mapping[str, Any]) -> None:
                 complaint(argument, f"given for {entry.name!r}", f"none ({what})", text)
             )
     generator = supplied["generator"]
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise TypeError(
-            complaint(
-                "generator", "a torch.Generator", type(generator).__name__, remedy["generator"][1]
-            )
-        )
+    if generator is not None:
+        check_generator(generator)
 
 
 def _call(
