@@ -80,7 +80,7 @@ def sample_draws(
         An iterator over R·⌈samples/batch_size⌉ draws; nothing is kept.
 
     Raises:
-        TypeError: If ``generator`` is missing, or ``x`` is not a tensor.
+        TypeError: If ``generator`` is missing, or ``x`` is not a tensor or, for noise, not real-valued.
         ValueError: If an option is unknown or not positive, or inputs are neither given nor described.
 
     Cost:
@@ -103,6 +103,15 @@ def sample_draws(
     check_choice("law", law, LAWS)
     _check_source(realizations, generator)
     names = selected(net, perturb)
+    if inputs != "data" and x is not None and not x.is_floating_point():
+        raise TypeError(
+            complaint(
+                "x",
+                "of real-valued inputs, for noise in their place",
+                str(x.dtype),
+                'Noise is no token: pass inputs="data".',
+            )
+        )
     like = _one_input(net, input_shape, x)
     if inputs == "data":
         count = len(_given(x)) if samples is None else min(samples, len(_given(x)))

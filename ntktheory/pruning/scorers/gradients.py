@@ -1,6 +1,7 @@
 """Gradients for scorers: plain autograd, or ``torch.func`` where a transform is at work."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from ntktheory.functional import Params
 
 Value = Callable[[Params], Tensor]
+ValueAndMore = Callable[[Params], tuple[Tensor, Any]]
 
 
 def gradient(value: Value, at: Params) -> Params:
@@ -28,15 +30,20 @@ def gradient(value: Value, at: Params) -> Params:
         >>> gradient(lambda p: (p["a"] ** 2).sum(), {"a": torch.tensor([3.0]), "b": torch.ones(1)})
         {'a': tensor([6.]), 'b': tensor([0.])}
     """
+    return gradient_and_more(lambda p: (value(p), ()), at)[0]
+
+
+def gradient_and_more(value: ValueAndMore, at: Params) -> tuple[Params, Any]:
+    """Return ``gradient`` of a function that returns more than its value, and what more it returned."""
     if _watched(at):
-        return torch.func.grad(value)(at)
+        return torch.func.grad(value, has_aux=True)(at)
     with torch.enable_grad():
         leaves = {name: p.detach().requires_grad_() for name, p in at.items()}
-        found = value(leaves)
+        found, more = value(leaves)
         if not found.requires_grad:  # none of the tensors is used
-            return {name: torch.zeros_like(p) for name, p in at.items()}
+            return {name: torch.zeros_like(p) for name, p in at.items()}, more
         slopes = torch.autograd.grad(found, list(leaves.values()), materialize_grads=True)
-    return dict(zip(leaves, slopes, strict=True))
+    return dict(zip(leaves, slopes, strict=True)), more
 
 
 def _watched(at: Params) -> bool:

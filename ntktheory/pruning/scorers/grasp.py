@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from ntktheory.functional import Masks, ModelFn, Params, masked
-from ntktheory.pruning.scorers.gradients import gradient
+from ntktheory.paths.scales import Scaled, power, presentable, size
+from ntktheory.pruning.scorers.arguments import check_positive_number
+from ntktheory.pruning.scorers.gradients import gradient_and_more
 from ntktheory.pruning.scorers.snip import Loss
 
 TEMPERATURE = 200.0
@@ -38,11 +40,15 @@ def grasp(
         x: The inputs of the batch.
         y: Its labels.
         loss_fn: ``loss_fn(outputs, y) -> scalar`` ℓ, the mean over the batch as published.
-        temperature: T, by which the outputs are divided.
+        temperature: T > 0, by which the outputs are divided.
 
     Returns:
-        Name -> score, shaped like the parameter; larger = keep. Pure, and vmap-able over ``params``,
-        ``masks``, ``x`` and ``y``.
+        Name -> score, shaped like the parameter; larger = keep. If the largest does not fit the dtype,
+        all are divided by one power of two. Pure, and vmap-able over ``params``, ``masks``, ``x`` and
+        ``y``.
+
+    Raises:
+        ValueError: If the temperature is not a positive number.
 
     Cost:
         A forward and a backward pass, and a backward pass through both: 2 forward and backward passes.
@@ -57,13 +63,18 @@ def grasp(
         >>> grasp(run, w, None, ["w"], *batch, half, temperature=1.0)  # g = w, H = 1
         {'w': tensor([[4.]])}
     """
+    check_positive_number("temperature", temperature)
 
     def loss(weights: Params) -> Tensor:
         return loss_fn(model_fn(masked(params | weights, masks), x) / temperature, y)
 
-    def flow(weights: Params) -> Tensor:
+    def flow(weights: Params) -> tuple[Tensor, Tensor]:
+        # H g is as small as g²: g 2^(−2h), of about 1, goes through H in its place
         slopes = torch.func.grad(loss)(weights)
-        return torch.stack([slope.square().sum() for slope in slopes.values()]).sum() / 2
+        largest = torch.stack([size(slope) for slope in slopes.values()]).amax()
+        half = torch.where(torch.isfinite(largest), largest / 2, 0.0).floor()
+        squares = [(slope * power(-half)).square().sum() for slope in slopes.values()]
+        return torch.stack(squares).sum() / 2, 2 * half
 
-    hg = gradient(flow, {name: params[name] for name in names})
-    return {name: params[name] * hg[name] for name in names}
+    hg, exponent = gradient_and_more(flow, {name: params[name] for name in names})
+    return presentable({name: Scaled(params[name] * hg[name], exponent) for name in names})

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ntktheory.functional import Masks, ModelFn, Params, masked
+from ntktheory.pruning.scorers.arguments import check_fraction, check_positive_number, check_steps
 from ntktheory.pruning.scorers.gradients import gradient
 from ntktheory.pruning.scorers.snip import Loss
 
@@ -36,13 +37,16 @@ def prospr(
         x: The inputs of the batch.
         y: Its labels.
         loss_fn: ``loss_fn(outputs, y) -> scalar`` ℓ, the mean over the batch as published.
-        steps: M.
-        lr: The learning rate η.
-        momentum: μ.
+        steps: M, at least 0.
+        lr: The learning rate η > 0.
+        momentum: μ in [0, 1).
 
     Returns:
         Name -> score, shaped like the parameter; larger = keep. Pure, and vmap-able over ``params``,
         ``masks``, ``x`` and ``y``.
+
+    Raises:
+        ValueError: If ``steps``, ``lr`` or ``momentum`` is out of range.
 
     Cost:
         M + 1 forward and backward passes, and a backward pass through the first M of them: 2M + 1.
@@ -50,9 +54,10 @@ def prospr(
 
     Source:
         Alizadeh et al. 2022. Defaults are those of the published command line (its README has η = 0.5,
-        μ = 0.9). For μ ≠ 0 the published code *detaches the first momentum buffer*, and so leaves out
-        the derivative through the whole first step, ``∂w_1/∂w_0 = 1 − ηH`` becoming 1; this does not.
-        It also has batch norm in train mode, ``score(…, bn="train")``.
+        μ = 0.9). Three departures of the published code, by default: it takes *a new batch* for every
+        step and for the last loss, this one batch for all; for μ ≠ 0 it *detaches the first momentum
+        buffer*, and so leaves out the derivative through the whole first step, ``∂w_1/∂w_0 = 1 − ηH``
+        becoming 1; and it has *batch norm in train mode*, ``score(…, bn="train")``.
 
     Example:
         >>> w, batch = {"w": torch.tensor([[2.0]])}, (torch.ones(1, 1), torch.zeros(1, 1))
@@ -60,6 +65,9 @@ def prospr(
         >>> prospr(run, w, None, ["w"], *batch, half, steps=1, lr=0.5)  # ℓ = (½·2c)²/2
         {'w': tensor([[1.]])}
     """
+    check_steps("steps", steps)
+    check_positive_number("lr", lr)
+    check_fraction("momentum", momentum)
     start = masked(params, masks)
 
     def loss(weights: Params) -> Tensor:

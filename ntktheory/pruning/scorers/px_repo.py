@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ntktheory.calls import Watch, call_name
+from ntktheory.checks import complaint
 from ntktheory.estimators.batch_norm_modes import with_batch_statistics
 from ntktheory.functional import Masks, ModelFn, Params, masked
 from ntktheory.pruning.scorers.gradients import gradient
@@ -48,7 +49,9 @@ def px_repo(
         Name -> score, shaped like the parameter. Vmap-able over ``params``, ``masks`` and ``x``.
 
     Raises:
-        TypeError: If ``model`` is not an ``nn.Module``: a FunctionalModel has no modes.
+        TypeError: If ``model`` is not an ``nn.Module``: a FunctionalModel has no modes; or if the inputs
+            are not real-valued, so that their squares are no inputs.
+        ValueError: If the batch has no variance for a batch norm, as a single sample may have none.
 
     Cost:
         Two forward passes on x, and one forward and backward pass on two samples (one has no statistics
@@ -57,6 +60,10 @@ def px_repo(
     Source:
         PX, the authors' repository. Tested against scores made with it.
     """
+    if not x.is_floating_point():
+        raise TypeError(
+            complaint("batch", "of real-valued inputs", str(x.dtype), "px_repo squares its inputs.")
+        )
     train_fn = with_batch_statistics(model).model_fn
     gates: list[Tensor] = []
 
@@ -68,7 +75,18 @@ def px_repo(
         _run(model_fn, masked(params, masks), x, record)
         remaining = iter(gates)
         ones = masked(_rewritten(params, torch.ones_like), masks)
-        data = _run(train_fn, ones, x.square(), lambda z: z * next(remaining).to(z.dtype)).sum(0)
+        try:
+            data = _run(train_fn, ones, x.square(), lambda z: z * next(remaining).to(z.dtype))
+        except ValueError as error:
+            raise ValueError(
+                complaint(
+                    "batch",
+                    "one with a variance per channel",
+                    f"shape {list(x.shape)}",
+                    f"Batch norm is in train mode here: pass more samples ({error}).",
+                )
+            ) from error
+        data = data.sum(0)
     squares = masked(_rewritten(params, torch.square), masks)
 
     def objective(weights: Params) -> Tensor:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ntktheory.checks import check_choice
+from ntktheory.checks import complaint
 from ntktheory.functional import Masks, ModelFn, Params, masked
 from ntktheory.paths.networks import squared_net
 from ntktheory.paths.scales import normalised, presentable
@@ -43,7 +43,10 @@ def synflow_l2(
         >>> synflow_l2(net.model_fn, w, None, torch.zeros(1, 2))
         {'weight': tensor([[4., 9.]])}
     """
-    check_choice("power", str(power), ("1", "2"))
+    if power not in (1, 2):
+        raise ValueError(
+            complaint("power", "1 or 2", repr(power), "2 is the saliency; public codes have 1.")
+        )
     slopes = squared_net(model_fn, params, masks, like).scaled_by_parameter()
     if power == 2:
         return presentable(weighted_by_squares(params, masks, slopes))
