@@ -50,5 +50,5 @@ def _record(entry: "Scorer") -> dict[str, Any]:
         "budget": entry.budget,
         "regrows": entry.regrows,
         "cost": entry.cost,
-        "options": [*entry.options, *(["bn"] if entry.batch_norm else [])],
+        "options": list(entry.options),
     }

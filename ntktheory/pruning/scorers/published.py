@@ -1,6 +1,5 @@
 """Every scorer that comes with the library, as its authors use it."""
 
-from ntktheory.pruning.scorers.force import force
 from ntktheory.pruning.scorers.grasp import grasp
 from ntktheory.pruning.scorers.iter_snip import iter_snip
 from ntktheory.pruning.scorers.magnitude import magnitude
@@ -46,7 +45,7 @@ register_scorer(
     paper="IterSNIP (de Jorge et al. 2021)", rounds=60, batch_norm=True, cost="1",
 )  # fmt: skip
 register_scorer(
-    "force", force, "|θ ∂ℓ/∂(θ⊙m)|, dropped weights may return",
+    "force", snip, "|θ ∂ℓ/∂(θ⊙m)|, dropped weights may return",
     paper="FORCE (de Jorge et al. 2021)", rounds=60, regrows=True, batch_norm=True, cost="1",
 )  # fmt: skip
 register_scorer(
@@ -100,11 +99,11 @@ register_scorer(
 )  # fmt: skip
 register_scorer(
     "ntk_trace", ntk_trace, "θ² Σ_xc (∂f_c/∂θ)², exact",
-    paper=OURS, cost="1 forward and C backward",
+    paper=OURS, float64=True, cost="1 forward and C backward",
 )  # fmt: skip
 register_scorer(
     "ntk_trace_saliency", ntk_trace_saliency, "|∂Tr Θ/∂m|, exact",
-    paper="NTK-SAP's objective, exact", rounds=20, cost="2 C + 1",
+    paper="NTK-SAP's objective, exact", rounds=20, float64=True, cost="2 C + 1",
 )  # fmt: skip
 register_scorer(
     "phew", phew, "order of the first visit by random walks, p ∝ |θ⊙m|",

@@ -19,7 +19,8 @@ def random(params: Params, names: Sequence[str], generator: torch.Generator) -> 
         generator: Source of randomness. Numbers are drawn on its device, then moved.
 
     Returns:
-        Name -> score, shaped like the parameter, in its type.
+        Name -> score, shaped like the parameter, in its type, or in float32 if that is a half: the
+        few numbers of half a type would tie.
 
     Cost:
         P random numbers; no pass.
@@ -32,6 +33,7 @@ def random(params: Params, names: Sequence[str], generator: torch.Generator) -> 
     drawn = {}
     for name in names:
         p = params[name]
-        uniform = torch.rand(p.shape, generator=generator, dtype=p.dtype, device=generator.device)
+        kind = torch.promote_types(p.dtype, torch.float32)
+        uniform = torch.rand(p.shape, generator=generator, dtype=kind, device=generator.device)
         drawn[name] = uniform.to(p.device)
     return drawn

@@ -5,15 +5,15 @@ it by name; every other parameter is an option of its own and has a default.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from ntktheory.checks import check_choice, complaint
+from ntktheory.pruning.budgets import BUDGETS, NamedBudget
 from ntktheory.pruning.schedules import SCHEDULES, Schedule
 
 Function = Callable[..., Any]
-Budget = Literal["global", "uniform", "erk"]
 
 SUPPLIED = {
     "model": "the module itself",
@@ -52,7 +52,7 @@ class Scorer:
         cost: What one call costs, in forward and backward passes.
         needs: Which of ``SUPPLIED`` it cannot do without.
         takes: Which of ``SUPPLIED`` it asks for, if only by a parameter with a default.
-        options: Its further parameters, and their defaults.
+        options: Its further parameters, and ``bn`` where it takes it, and their defaults.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Scorer:
     paper: str = ""
     rounds: int = 1
     schedule: Schedule = "exponential"
-    budget: Budget = "global"
+    budget: NamedBudget = "global"
     regrows: bool = False
     float64: bool = False
     batch_norm: bool = False
@@ -75,7 +75,8 @@ class Scorer:
         takes, needs, options = _read_parameters(self.function)
         object.__setattr__(self, "takes", takes)
         object.__setattr__(self, "needs", needs)
-        object.__setattr__(self, "options", options)
+        bn = {"bn": "eval"} if self.batch_norm else {}
+        object.__setattr__(self, "options", options | bn)
 
 
 SCORERS: dict[str, Scorer] = {}
@@ -122,7 +123,7 @@ def register_scorer(name: str, function: Function, summary: str, **published: An
         check_choice("published attribute", attribute, known - {"name", "function", "summary"})
     entry = Scorer(name, function, summary, **published)
     check_choice("schedule", entry.schedule, SCHEDULES)
-    check_choice("budget", entry.budget, ("global", "uniform", "erk"))
+    check_choice("budget", entry.budget, BUDGETS)
     if isinstance(entry.rounds, bool) or not isinstance(entry.rounds, int) or entry.rounds < 1:
         raise ValueError(
             complaint("rounds", "a positive integer", repr(entry.rounds), "One prunes at once.")
@@ -139,6 +140,19 @@ def find_scorer(scorer: str) -> Scorer:
     """
     check_choice("scorer", scorer, SCORERS)
     return SCORERS[scorer]
+
+
+def check_options(argument: str, entry: Scorer, names: Iterable[str]) -> None:
+    """Check that a scorer has options of these names.
+
+    Raises:
+        ValueError: If it has not; the message lists those that it has.
+    """
+    argument = f"{argument} of {entry.name!r}"
+    for name in names:
+        if not entry.options:
+            raise ValueError(complaint(argument, "left out", repr(name), "It has no options."))
+        check_choice(argument, name, entry.options)
 
 
 def _read_parameters(

@@ -22,7 +22,10 @@ def snip(
     """Return ``|∂ℓ/∂m_j| = |θ_j ∂ℓ/∂w_j|`` at ``w = θ⊙m``, not normalised.
 
     A dropped weight has a score too, in general not 0: what the loss would gain from its return. Rounds
-    in which dropped weights stay dropped have to leave it out; ``iter_snip`` does, ``force`` does not.
+    in which dropped weights stay dropped have to leave it out, as ``iter_snip`` does. FORCE's rounds
+    keep the highest of this very score among all weights, dropped ones too: the registry has it as
+    ``force``, which ``regrows``. It looks for the mask of a given size with the largest
+    ``Σ_{j kept} |θ_j ∂ℓ/∂w_j|`` *after* pruning.
 
     Args:
         model_fn: The network.
@@ -42,7 +45,8 @@ def snip(
 
     Source:
         Lee, Ajanthan and Torr 2019, Eq. 6. The published code divides by the sum over all weights,
-        which changes no mask, and leaves batch norm in train mode: ``score(…, bn="train")``.
+        which changes no mask, and leaves batch norm in train mode: ``score(…, bn="train")``. FORCE:
+        de Jorge et al. 2021, see ``iter_snip``.
 
     Example:
         >>> net, batch = nn.Linear(2, 1, bias=False), (torch.ones(1, 2), torch.zeros(1, 1))
