@@ -1,6 +1,6 @@
 """An ``nn.Module`` as a pure function of its parameters."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -365,12 +365,48 @@ def _tied(model: nn.Module) -> dict[str, str]:
     return tied
 
 
-def _prunable(model: nn.Module) -> tuple[str, ...]:
-    names = {id(p): name for name, p in model.named_parameters()}
-    weights = []
-    for module in model.modules():
+def computed_weight(model: nn.Module | FunctionalModel) -> tuple[str, str, str] | None:
+    """Find a Linear or convolution layer whose weight is no parameter, so that it is not prunable.
+
+    Args:
+        model: The network; a FunctionalModel has no layers.
+
+    Returns:
+        None if there is no such layer; else the first one's path, what computes its weight, and how to
+        do without.
+    """
+    if not isinstance(model, nn.Module):
+        return None
+    known = {id(p) for p in model.parameters()}
+    for path, module, weight in _layer_weights(model):
+        if id(weight) not in known:
+            own = {name for name, _ in module.named_parameters()}
+            if "weight_orig" in own and hasattr(module, "weight_mask"):
+                remedy = (
+                    "Take the masks by from_torch_prune, call torch.nn.utils.prune.remove, and put "
+                )
+                return path, "a mask of torch.nn.utils.prune", remedy + "them on by apply_masks."
+            norms = (
+                {"weight_g", "weight_v"},
+                {f"parametrizations.weight.original{i}" for i in (0, 1)},
+            )
+            if any(norm <= own for norm in norms):
+                remedy = "Remove weight_norm (torch.nn.utils.remove_weight_norm or parametrize."
+                return path, "weight_norm", remedy + "remove_parametrizations)."
+            return path, "a computed weight", "Make the weight a parameter of the layer."
+    return None
+
+
+def _layer_weights(model: nn.Module) -> Iterator[tuple[str, nn.Module, Any]]:
+    """Yield path, layer and the tensor that its weight is or, parametrized, is made of."""
+    for path, module in model.named_modules():
         if isinstance(module, nn.Linear | _ConvNd):
             parametrized = getattr(module, "parametrizations", {})
             own = parametrized["weight"] if "weight" in parametrized else None
-            weights.append(module.weight if own is None else getattr(own, "original", None))
+            yield path, module, module.weight if own is None else getattr(own, "original", None)
+
+
+def _prunable(model: nn.Module) -> tuple[str, ...]:
+    names = {id(p): name for name, p in model.named_parameters()}
+    weights = [weight for _, _, weight in _layer_weights(model)]
     return tuple(dict.fromkeys(names[id(w)] for w in weights if id(w) in names))

@@ -111,7 +111,7 @@ def prune(
     health, refusal = _health(ready, result)
     summary = {
         "scorer": scorer,
-        "options": shared.chosen(ready),
+        "options": ready.options,
         "model": model,
         "data": ready.source,
         "dtype": dtype.value,

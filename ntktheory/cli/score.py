@@ -65,7 +65,7 @@ def score(
         found = scored(ready.network, scorer, masks=kept, **ready.given)
     summary = {
         "scorer": scorer,
-        "options": shared.chosen(ready),
+        "options": ready.options,
         "model": model,
         "data": ready.source,
         "dtype": dtype.value,

@@ -58,11 +58,13 @@ class Scored:
     Attributes:
         network: The network.
         given: Keyword arguments of ``score`` and ``prune``.
-        source: A text that says what the data are.
+        options: The scorer's own options, those left at their defaults too.
+        source: A text that says what the data are, and whether only their shape is used.
     """
 
     network: "nn.Module"
     given: dict[str, Any]
+    options: dict[str, Any]
     source: str
 
 
@@ -88,18 +90,12 @@ def prepare(
         ValueError: If the scorer, the model, the data or an option is wrong, or the scorer needs labels
             and the data have none.
     """
-    from ntktheory.checks import check_choice, complaint
-    from ntktheory.pruning.scorers.registry import find_scorer
+    from ntktheory.checks import complaint
+    from ntktheory.pruning.scorers.registry import check_options, find_scorer
 
     entry = find_scorer(scorer)
     chosen = inputs.read_options(option, "--option")
-    known = [*entry.options, *(["bn"] if entry.batch_norm else [])]
-    for name in chosen:
-        if not known:
-            raise ValueError(
-                complaint("--option", f"left out for {scorer}", name, "It has no options.")
-            )
-        check_choice("--option", name, known)
+    check_options("--option", entry, chosen)
     options = inputs.read_options(arg)
     inputs.check_model(model, options)
     import torch
@@ -119,7 +115,9 @@ def prepare(
         "generator": torch.Generator().manual_seed(seed + DRAWS),
         **chosen,
     }
-    return Scored(network, given, source)
+    recorded = entry.options | chosen
+    seen = entry.takes & {"x", "y"} and recorded.get("inputs", "data") == "data"
+    return Scored(network, given, recorded, source if seen else f"only the shape of {source}")
 
 
 def read_density(density: float | None, sparsity: float | None, compression: float | None) -> float:
@@ -157,11 +155,7 @@ def read_density(density: float | None, sparsity: float | None, compression: flo
     return 1 - value if name == "--sparsity" else 1 / value
 
 
-def chosen(ready: Scored) -> dict[str, Any]:
-    """Return the scorer's own options among what it is given."""
-    return {k: v for k, v in ready.given.items() if k not in ("batch", "input_shape", "generator")}
-
-
 def options_text(options: dict[str, Any]) -> str | None:
-    """Return options as ``key=value``, or None if there are none."""
-    return " ".join(f"{key}={value}" for key, value in options.items()) or None
+    """Return options as ``key=value``, or None if there are none; None is no value."""
+    given = {key: value for key, value in options.items() if value is not None}
+    return " ".join(f"{key}={value}" for key, value in given.items()) or None

@@ -1,7 +1,7 @@
 """Pruning in rounds: score, keep the highest, score again."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ntktheory.pruning.rounds import Round, summarised
 from ntktheory.pruning.run_files import Digests, describe_run, described, load_run, save_run
 from ntktheory.pruning.schedules import Schedule, densities
 from ntktheory.pruning.scorers.registry import find_scorer
-from ntktheory.pruning.scoring import Loss, check_prunable, score
+from ntktheory.pruning.scoring import Loss, check_own_weights, check_prunable, score
 from ntktheory.pruning.topk import kept_count
 
 Masks = dict[str, Tensor]
@@ -33,7 +33,8 @@ class PruneResult:
         density: The fraction of prunable weights that they keep.
         per_layer: Name -> the fraction of its weights.
         history: One ``Round`` per round, in order.
-        settings: Scorer, density asked for, rounds, schedule, budget, floor and options.
+        settings: Scorer, density asked for, rounds, schedule, budget, floor, and all options of the
+            scorer, those left at their defaults too.
     """
 
     masks: Masks
@@ -94,9 +95,10 @@ def prune(
     Raises:
         TypeError: If the batch, the budget or the generator is of another type.
         ValueError: If the density is not in (0, 1] or keeps no weight, more than the model has left or
-            fewer than the floor; if there is nothing to prune; if scorer, schedule, budget or an option
-            is unknown; if something that the scorer needs is missing; or if ``resume`` names a file
-            that is damaged or of another run.
+            fewer than the floor; if there is nothing to prune, or a layer computes its weight from other
+            parameters; if scorer, schedule, budget or an option is unknown; if something that the
+            scorer needs is missing; if an option is an iterator, which the first of several rounds
+            would use up; or if ``resume`` names a file that is damaged or of another run.
         NumericalError: If the batch or a score is not finite; the message names the layer.
 
     Cost:
@@ -111,6 +113,7 @@ def prune(
                 [False,  True]])
     """
     entry, net = find_scorer(scorer), functional(model)
+    check_own_weights(model)
     check_prunable(net)
     params = {name: net.params[name] for name in net.prunable}
     rounds = entry.rounds if rounds is None else rounds
@@ -122,11 +125,12 @@ def prune(
         "schedule": schedule,
         "budget": budget,
         "floor": floor,
-        "options": options,
+        "options": entry.options | options,
     }
     start = {name: torch.ones_like(p, dtype=torch.bool) for name, p in params.items()}
     start |= carried_masks(model)
     counts = _planned(density, rounds, schedule, start)
+    _check_lasting(options, rounds)
     check_budget(budget, {name: p.shape for name, p in params.items()})
     floors(_counts(start), counts[-1], floor)
 
@@ -172,6 +176,20 @@ def prune(
             batches = (*batches, described(now)) if batch_of else ()
             save_run(path, run, masks, history, batches, generator)
     return PruneResult(masks, history[-1].density, history[-1].per_layer, history, settings)
+
+
+def _check_lasting(options: Mapping[str, Any], rounds: int) -> None:
+    """Check that no option is used up by the first of several rounds."""
+    for name, value in options.items():
+        if rounds > 1 and isinstance(value, Iterator):
+            raise ValueError(
+                complaint(
+                    name,
+                    "a collection that every round can go through",
+                    f"{type(value).__name__}, which one round uses up",
+                    "Make it a list.",
+                )
+            )
 
 
 def _planned(density: float, rounds: int, schedule: Schedule, start: Masks) -> list[int]:

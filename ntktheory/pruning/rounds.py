@@ -19,6 +19,8 @@ class Round:
         minimum: The lowest score of a weight that could have been kept.
         median: The median of those scores; the lower one of two.
         maximum: The highest.
+        nonzero: How many of those scores are not 0. Where it is less than what was kept, the last ones
+            were kept by index alone.
         mass: Layer -> its share of ``Σ|score|`` over those weights; 0 if all are 0.
         seconds: Time that the round took, scoring included.
     """
@@ -30,6 +32,7 @@ class Round:
     minimum: float
     median: float
     maximum: float
+    nonzero: int
     mass: Mapping[str, float]
     seconds: float
 
@@ -75,6 +78,7 @@ def summarised(
         minimum=float(flat.min()),
         median=float(flat.median()),
         maximum=float(flat.max()),
+        nonzero=int(flat.count_nonzero()),
         mass={name: s / total if total else 0.0 for name, s in sums.items()},
         seconds=seconds,
     )

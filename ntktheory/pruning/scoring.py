@@ -1,7 +1,7 @@
 """``score``: a scorer on a model, with its input checked and its output presentable."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,6 @@ from ntktheory.checks import (
     check_choice,
     check_generator,
     check_input_shape,
-    check_finite,
     check_masks,
     complaint,
 )
@@ -23,15 +22,16 @@ from ntktheory.functional import (
     FunctionalModel,
     Masks,
     Params,
+    computed_weight,
     describe,
     evaluate,
     functional,
     masked,
     to_dtype,
 )
-from ntktheory.pruning.scorers.registry import SUPPLIED, Scorer, find_scorer
-
-Loss = Callable[[Tensor, Tensor], Tensor]
+from ntktheory.pruning.labels import check_class_labels, check_labels
+from ntktheory.pruning.scorers.registry import SUPPLIED, Scorer, check_options, find_scorer
+from ntktheory.pruning.scorers.snip import Loss as Loss
 
 
 def score(
@@ -54,7 +54,8 @@ def score(
         model: A module in eval mode, or a FunctionalModel.
         scorer: A key of ``SCORERS``.
         batch: ``(x, y)``, or only ``x`` for scorers without labels; ignored by those without data.
-        loss_fn: ``loss_fn(outputs, y) -> scalar``; None means mean cross-entropy.
+        loss_fn: ``loss_fn(outputs, y) -> scalar``; None means mean cross-entropy, for which y holds
+            classes from 0 to C − 1, or their probabilities [N, C].
         masks: Name -> bool mask of prunable parameters; scores are those of f(θ⊙m).
         input_shape: Shape of one input, for scorers that only need to know it; None takes it from the
             batch.
@@ -63,14 +64,16 @@ def score(
             statistics its batch norms use, the model's own or the batch's.
 
     Returns:
-        Name -> score for the prunable parameters, shaped like them, in the model's dtype. Where the
-        largest score does not fit that, all are divided by one power of two.
+        Name -> score for the prunable parameters, shaped like them, in the model's dtype, or in
+        float32 if that is a half: in the few numbers of half a type different scores would tie. Where
+        the largest score does not fit, all are divided by one power of two.
 
     Raises:
-        TypeError: If the batch, the loss, ``input_shape``, a mask or the generator is of another type,
-            or ``bn="train"`` has no ``nn.Module``.
-        ValueError: If the scorer, an option, a mask or ``input_shape`` is unknown or does not fit, the
-            loss is no scalar, something that the scorer needs is missing, nothing is prunable, or the
+        TypeError: If the batch, the labels, the loss, ``input_shape``, a mask or the generator is of
+            another type, or ``bn="train"`` has no ``nn.Module``.
+        ValueError: If the scorer, an option or a mask is unknown or does not fit, labels or
+            ``input_shape`` do not fit, the loss is no scalar, something that the scorer needs is
+            missing, nothing is prunable, a layer's weight is computed from other parameters, or the
             model is in train mode.
         NumericalError: If the batch or a score is not finite; the message names the layer.
 
@@ -84,13 +87,13 @@ def score(
     """
     entry = find_scorer(scorer)
     own, options = functional(model), dict(options)
+    check_own_weights(model)
     check_prunable(own)
     check_masks(masks, {name: own.params[name] for name in own.prunable}, binary=True)
     if input_shape is not None:
         check_input_shape(input_shape)
+    check_options("option", entry, options)
     net = _with_batch_norm(model, own, entry, options)
-    for name in options:
-        check_choice(f"option of {scorer!r}", name, entry.options)
     if entry.float64:
         net = to_dtype(net, torch.float64)
     supplied: dict[str, Any] = {
@@ -102,7 +105,7 @@ def score(
         "names": net.prunable,
         "loss_fn": _checked_loss(loss_fn),
         "generator": generator,
-        **_inputs(entry, net, masks, batch, input_shape),
+        **_inputs(entry, net, masks, batch, input_shape, loss_fn),
     }
     _check_needs(entry, supplied)
     given = {name: value for name, value in supplied.items() if name in entry.takes}
@@ -127,6 +130,23 @@ def check_prunable(net: FunctionalModel) -> None:
         )
 
 
+def check_own_weights(model: nn.Module | FunctionalModel) -> None:
+    """Check that no Linear or convolution layer computes its weight from other parameters.
+
+    Such a layer is no obstacle to a kernel, but pruning would silently leave it dense.
+
+    Raises:
+        ValueError: If one does; the message names it, and says what to do about it.
+    """
+    path, cause, remedy = computed_weight(model) or ("", "", "")
+    if path:
+        raise ValueError(
+            complaint(
+                "model", "one whose layers hold their weights", f"{path!r} with {cause}", remedy
+            )
+        )
+
+
 def _with_batch_norm(
     model: nn.Module | FunctionalModel,
     own: FunctionalModel,
@@ -147,17 +167,19 @@ def _inputs(
     masks: Masks | None,
     batch: Any,
     input_shape: Sequence[int] | None,
+    loss_fn: Loss | None,
 ) -> dict[str, Any]:
     """Return x, y, like and input_shape, checked where the scorer takes them."""
     x, y = batch if isinstance(batch, tuple | list) and len(batch) == 2 else (batch, None)
     if not entry.takes & {"x", "y", "like"}:
         return {"x": None, "y": None, "like": None, "input_shape": input_shape}
+    outputs = None
     if x is not None:
         check_batch("batch", x)
         p = net.params[net.prunable[0]]
         x = x.to(p.dtype) if entry.float64 and x.is_floating_point() else x
         if "x" in entry.takes:  # two samples, for batch norms that take the statistics of the batch
-            evaluate(net.model_fn, masked(net.params, masks), x[:2], "batch")
+            outputs = evaluate(net.model_fn, masked(net.params, masks), x[:2], "batch")
     like = None
     if input_shape is not None:
         p = net.params[net.prunable[0]]
@@ -165,22 +187,10 @@ def _inputs(
     elif x is not None:
         like, input_shape = x[:1], x.shape[1:]
     if "y" in entry.takes and x is not None and y is not None:
-        _check_labels(x, y)
+        check_labels(x, y)
+        if "loss_fn" in entry.takes and loss_fn is None and outputs is not None:
+            y = check_class_labels(y, outputs)
     return {"x": x, "y": y, "like": like, "input_shape": input_shape}
-
-
-def _check_labels(x: Tensor, y: Any) -> None:
-    if not isinstance(y, Tensor) or y.ndim == 0 or y.shape[0] != x.shape[0]:
-        raise ValueError(
-            complaint(
-                "batch",
-                f"(x, y) with one label for each of {x.shape[0]} samples",
-                f"labels of shape {list(y.shape)}" if isinstance(y, Tensor) else type(y).__name__,
-                "Pass as many labels as inputs.",
-            )
-        )
-    if y.is_floating_point():
-        check_finite("labels", y, "Clean the data: the labels themselves are non-finite.")
 
 
 def _checked_loss(loss_fn: Loss | None) -> Loss:
@@ -279,12 +289,12 @@ def _presentable(entry: Scorer, found: Any, own: Params) -> Params:
 
 def _fitting(scores: Params, own: Params) -> Params:
     """Convert to the parameters' types; if the largest does not fit, divide all by a power of two."""
+    # float32 at least: in the few numbers of half a type different scores would tie
+    types = {name: torch.promote_types(p.dtype, torch.float32) for name, p in own.items()}
     largest = max((float(s.abs().max()) for s in scores.values() if s.numel()), default=0.0)
-    room = min(torch.finfo(p.dtype).max for p in own.values())
+    room = min(torch.finfo(kind).max for kind in types.values())
     if largest > room**0.75 or 0 < largest < room**-0.75:
         shift = -math.frexp(largest)[1]
         half = shift // 2
         scores = {name: s * 2.0**half * 2.0 ** (shift - half) for name, s in scores.items()}
-    return {
-        name: s.to(dtype=own[name].dtype, device=own[name].device) for name, s in scores.items()
-    }
+    return {name: s.to(dtype=types[name], device=own[name].device) for name, s in scores.items()}

@@ -73,6 +73,7 @@ def test_masks_and_record_are_those_of_the_function(scorer, arguments, given, tm
     assert printed["health"]["effective_density"] == health.effective_density
     notes = mask_notes(file)
     assert (notes["scorer"], notes["density"], notes["seed"]) == (scorer, wanted.density, 2)
+    assert notes["options"] == printed["options"] == wanted.settings["options"]
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
 
 
@@ -187,7 +188,8 @@ def test_a_run_is_continued(tmp_path, capsys):
         ("no such file", ["px", "--density", "0.1", "--budget", "none.safetensors"]),
         ("floor must be affordable", ["px", "--density", "0.1", "--floor", "9999"]),
         ("'--rounds'", ["px", "--density", "0.1", "--rounds", "0"]),
-        ("--option must be left out for px", ["px", "--density", "0.1", "--option", "power=2"]),
+        ("labels must be classes", ["grasp", "--density", "0.1", "--arg", "outputs=5"]),
+        ("--option of 'px' must be left out", ["px", "--density", "0.1", "--option", "power=2"]),
         (
             "--out must be a file ending in .safetensors",
             ["px", "--density", "0.1", "--out", "m.pt"],

@@ -58,8 +58,27 @@ def test_the_file_holds_the_scores(scorer, tmp_path, capsys):
     with safe_open(file, "pt") as opened:
         assert json.loads(opened.metadata()["notes"])["scorer"] == scorer
     assert [p.name for p in tmp_path.iterdir()] == ["s.safetensors"]
-    assert (printed["scorer"], printed["data"]) == (scorer, "digits, 4 samples")
+    seen = scorer in ("px", "snip")
+    data = "digits, 4 samples" if seen else "only the shape of digits, 4 samples"
+    assert (printed["scorer"], printed["data"]) == (scorer, data)
     assert set(printed["versions"]) == {"python", "ntktheory", "torch", "numpy"}
+
+
+def test_what_is_seen_of_the_data_depends_on_the_options(capsys):
+    for arguments, data in [
+        (["--option", "inputs=noise"], "only the shape of digits, 4 samples"),
+        (["--option", "inputs=data"], "digits, 4 samples"),
+    ]:
+        printed = json_of("score", "ntk_sap", *SMALL, *arguments, capsys=capsys)
+        assert printed["data"] == data
+
+
+def test_options_left_at_their_defaults_are_recorded(tmp_path, capsys):
+    file = tmp_path / "s.safetensors"
+    printed = json_of("score", "grasp", *SMALL, "--out", str(file), capsys=capsys)
+    assert printed["options"] == {"temperature": 200.0, "bn": "eval"}
+    with safe_open(file, "pt") as opened:
+        assert json.loads(opened.metadata()["notes"])["options"] == printed["options"]
 
 
 def test_draws_are_not_those_of_the_weights():
@@ -123,8 +142,11 @@ def test_type_and_batch(capsys):
         ("--model must be one of mlp, convnet", ["px", "--model", "vgg"]),
         ("--data must be one of digits", ["px", "--data", "mnist"]),
         ("--option must be KEY=VALUE, got 'bn'", ["snip", "--option", "bn"]),
-        ("--option must be one of 'bn'", ["snip", "--option", "power=2"]),
-        ("--option must be left out for px, got power", ["px", "--option", "power=2"]),
+        ("--option of 'snip' must be one of 'bn'", ["snip", "--option", "power=2"]),
+        ("--option of 'px' must be left out, got 'power'", ["px", "--option", "power=2"]),
+        ("labels must be classes from 0 to 4", ["snip", "--arg", "outputs=5"]),
+        ("steps must be a whole number", ["prospr", "--option", "steps=1.5"]),
+        ("temperature must be a finite number", ["grasp", "--option", "temperature=hot"]),
         ("bn must be one of 'eval', 'train', got 'both'", ["snip", "--option", "bn=both"]),
         ("'--batch'", ["px", "--batch", "0"]),
         ("'--seed'", ["px", "--seed", "-1"]),

@@ -5,10 +5,19 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
+from torch.nn.utils import prune as torch_prune
 
-from ntktheory import NumericalError, functional
+from ntktheory import NumericalError, functional, ntk_trace
 from ntktheory.models import mlp
-from ntktheory.pruning import SCORERS, register_scorer, score
+from ntktheory.pruning import (
+    SCORERS,
+    apply_masks,
+    from_torch_prune,
+    prune,
+    register_scorer,
+    score,
+)
 from ntktheory.pruning.scorers.registry import find_scorer
 
 SMALL = {"ntk_sap": {"realizations": 1, "samples": 2}}
@@ -174,10 +183,58 @@ MASKS = {n: torch.ones_like(p, dtype=torch.bool) for n, p in functional(NET).par
         ({"batch": (BATCH[0], [0] * 5)}, ValueError, r"one label for each of 5 samples, got list"),
         ({"batch": (BATCH[0], NAN)}, NumericalError, r"labels must be finite"),
         ({"bn": "batch"}, ValueError, r"bn must be one of 'eval', 'train', got 'batch'"),
-        ({"temperature": 1}, ValueError, r"option of 'snip' must be one of , got 'temperature'"),
-        ({"scorer": "grasp", "power": 1}, ValueError, r"option of 'grasp' must be one of 'temper"),
-        ({"scorer": "synflow_l2", "power": 3}, ValueError, r"power must be one of '1', '2', got"),
-        ({"scorer": "magnitude", "bn": "eval"}, ValueError, r"option of 'magnitude' must be one"),
+        (
+            {"temperature": 1},
+            ValueError,
+            r"option of 'snip' must be one of 'bn', got 'temperature'",
+        ),
+        (
+            {"scorer": "px", "power": 1},
+            ValueError,
+            r"option of 'px' must be left out, got 'power'\. It has no options",
+        ),
+        (
+            {"scorer": "grasp", "power": 1},
+            ValueError,
+            r"option of 'grasp' must be one of 'bn', 'te",
+        ),
+        ({"scorer": "synflow_l2", "power": 3}, ValueError, r"power must be 1 or 2, got 3"),
+        ({"scorer": "synflow_l2", "power": "2"}, ValueError, r"power must be 1 or 2, got '2'"),
+        ({"scorer": "grasp", "temperature": -200}, ValueError, r"temperature must be a finite num"),
+        ({"scorer": "grasp", "temperature": "hot"}, ValueError, r"temperature must be .*got 'hot'"),
+        (
+            {"scorer": "grasp", "temperature": torch.inf},
+            ValueError,
+            r"temperature must be .*got inf",
+        ),
+        ({"scorer": "prospr", "steps": -1}, ValueError, r"steps must be a whole number, 0 or more"),
+        ({"scorer": "prospr", "steps": 1.5}, ValueError, r"steps must be a whole number.*got 1\.5"),
+        ({"scorer": "prospr", "lr": -1}, ValueError, r"lr must be a finite number above 0, got -1"),
+        ({"scorer": "prospr", "lr": 0}, ValueError, r"lr must be a finite number above 0, got 0"),
+        ({"scorer": "prospr", "momentum": 1.0}, ValueError, r"momentum must be a number in \[0, 1"),
+        ({"scorer": "prospr", "momentum": None}, ValueError, r"momentum must be .*, got None"),
+        (
+            {"batch": (BATCH[0], BATCH[1] + 5)},
+            ValueError,
+            r"labels must be classes from 0 to 1, .*6",
+        ),
+        ({"batch": (BATCH[0], BATCH[1] - 100)}, ValueError, r"labels must be classes .*, got -100"),
+        (
+            {"batch": (BATCH[0], BATCH[1].float())},
+            TypeError,
+            r"labels must be integers \[N\], or pr",
+        ),
+        (
+            {"batch": (BATCH[0], BATCH[1] > 0)},
+            TypeError,
+            r"labels must be .*got torch\.bool of sha",
+        ),
+        (
+            {"batch": (BATCH[0], BATCH[1][:, None])},
+            ValueError,
+            r"labels must be of shape \[N\], got",
+        ),
+        ({"scorer": "magnitude", "bn": "eval"}, ValueError, r"option of 'magnitude' must be left"),
         ({"scorer": "random"}, ValueError, r"generator must be given for 'random', got none"),
         ({"scorer": "random", "generator": 3}, TypeError, r"generator must be a torch\.Generator"),
         ({"scorer": "synflow", "batch": None}, ValueError, r"input_shape must be given for 'synfl"),
@@ -219,6 +276,138 @@ def test_bad_input(arguments, error, text):
         score(**given)
     if before is not None:
         assert_same(before, state(model))
+
+
+def test_classes_and_probabilities():
+    """Any integer type will do, and probabilities of one class are that class."""
+    x, y = BATCH
+    wanted = score(NET, "snip", batch=BATCH)
+    for labels in (y.int(), y.byte(), torch.eye(2)[y], torch.eye(2)[y].double()):
+        found = score(NET, "snip", batch=(x, labels))
+        for n, s in wanted.items():
+            torch.testing.assert_close(found[n], s)
+    assert score(NET, "snip", batch=(x, y + 5), loss_fn=lambda f, y: (f[:, 0] * y).sum())
+
+
+def test_a_single_sample_has_no_variance_for_px_repo():
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    with pytest.raises(ValueError, match=r"batch must be one with a variance per channel, got sha"):
+        score(net, "px_repo", batch=BATCH[0][:1])
+    assert score(net, "px_repo", batch=BATCH[0][:2])
+
+
+def test_token_ids():
+    """What replaces the inputs needs real ones; what looks at them does not."""
+    net = nn.Sequential(nn.Embedding(10, 4), nn.Flatten(), nn.Linear(12, 2)).eval()
+    x = torch.randint(0, 10, (5, 3), generator=seeded())
+    with pytest.raises(TypeError, match=r"batch must be of real-valued inputs, got torch\.int64"):
+        score(net, "px_repo", batch=x)
+    with pytest.raises(TypeError, match=r"x must be of real-valued inputs, for noise in their pl"):
+        score(net, "ntk_sap", batch=x, generator=seeded())
+    assert score(net, "ntk_sap", batch=x, generator=seeded(), inputs="data", realizations=1)
+    assert score(net, "snip", batch=(x, BATCH[1]))
+
+
+# Layers whose weight is no parameter.
+
+
+def first_layer(change):
+    net = nn.Sequential(nn.Conv1d(1, 2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(4, 2))
+    net[0] = change(net[0])
+    return net.eval()
+
+
+def computed(layer):
+    weight = layer.weight.detach()
+    del layer.weight
+    layer.weight = 2 * weight
+    return layer
+
+
+COMPUTED = {
+    "weight_norm": (parametrizations.weight_norm, r"'0' with weight_norm\. Remove weight_norm"),
+    "weight_norm by hooks": (nn.utils.weight_norm, r"'0' with weight_norm\. Remove weight_norm"),
+    "pruned by torch": (
+        lambda layer: torch_prune.random_unstructured(layer, "weight", 0.5),
+        r"'0' with a mask of torch\.nn\.utils\.prune\. Take the masks by from_torch_prune",
+    ),
+    "an attribute": (computed, r"'0' with a computed weight\. Make the weight a parameter"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("name", COMPUTED)
+def test_a_layer_with_a_computed_weight_does_not_drop_out_silently(name):
+    change, text = COMPUTED[name]
+    net = first_layer(change)
+    for call in (lambda: score(net, "magnitude"), lambda: prune(net, "magnitude", 0.5)):
+        with pytest.raises(ValueError, match=rf"model must be one whose layers hold.*{text}"):
+            call()
+    x = torch.ones(2, 1, 3)
+    assert float(ntk_trace(net, x)) > 0  # a kernel does not mind
+
+
+def test_the_remedy_for_a_network_pruned_by_torch():
+    net = first_layer(COMPUTED["pruned by torch"][0])
+    outputs, masks = net(torch.ones(1, 1, 3)), from_torch_prune(net)
+    torch_prune.remove(net[0], "weight")
+    again = apply_masks(net, masks)
+    assert torch.equal(again(torch.ones(1, 1, 3)), outputs)
+    assert len(score(again, "magnitude")) == 2
+
+
+@pytest.mark.parametrize("change", [lambda layer: layer, parametrizations.spectral_norm])
+def test_a_weight_that_is_a_parameter_is_scored(change):
+    assert len(score(first_layer(change), "magnitude")) == 2
+
+
+# Types.
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scorer", ["random", "erk_random"])
+def test_random_scores_of_half_a_type_are_those_of_float32(scorer, dtype):
+    """Drawn in bfloat16, all of the 120 kept weights would be in the first layer."""
+    net = mlp([100, 300, 100], generator=seeded())
+    half = copy.deepcopy(net).to(dtype)
+    wanted, found = (score(m, scorer, generator=seeded(1)) for m in (net, half))
+    assert all(torch.equal(s, found[n]) for n, s in wanted.items())
+    kept = prune(half, scorer, 0.002, generator=seeded(1)).history[-1].kept
+    assert all(45 < k < 75 for k in kept.values())
+
+
+def test_scores_of_half_a_type_are_not_rounded_to_it():
+    def fine(params, names):
+        return {n: 1 + torch.arange(params[n].numel()).view(params[n].shape) / 2**20 for n in names}
+
+    register_scorer("fine", fine, "1 + i 2⁻²⁰")
+    try:
+        found = score(copy.deepcopy(NET).bfloat16(), "fine")["layer1.weight"]
+        assert found.dtype == torch.float32
+        assert len(found.unique()) == 12
+    finally:
+        del SCORERS["fine"]
+
+
+def small_outputs(dtype):
+    """Return 21 layers whose slopes are about 1e-20, so that their squares do not fit float32."""
+    net, generator = mlp([16] * 21 + [3], generator=seeded()), seeded(1)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(0.1)
+    return net.to(dtype), (torch.randn(8, 16, generator=generator).to(dtype), torch.arange(8) % 3)
+
+
+@pytest.mark.parametrize("scorer", ["grasp", "ntk_trace", "ntk_trace_saliency"])
+def test_squares_of_small_slopes_do_not_underflow(scorer):
+    """In float32 98 % of GraSP's scores were 0, and ties went to the first layer."""
+    found, wanted = (
+        prune(net, scorer, 0.05, rounds=1, batch=batch)
+        for net, batch in map(small_outputs, (torch.float32, torch.float64))
+    )
+    shared = sum(int((m & wanted.masks[n]).sum()) for n, m in found.masks.items())
+    assert shared >= 0.99 * sum(int(m.sum()) for m in wanted.masks.values())
+    assert found.history[-1].nonzero == wanted.history[-1].nonzero
 
 
 @pytest.mark.parametrize("returned", [3, {}, {"layer1.weight": torch.ones(2)}])
