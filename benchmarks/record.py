@@ -31,6 +31,27 @@ def save(path: Path, record: Record, digits: int | None = None) -> None:
     temporary.replace(path)
 
 
+def save_table(path: Path, record: Record, digits: int | None = None) -> None:
+    """Write a record whose ``rows`` are many: their keys once, as ``columns``, and a row per line.
+
+    Args:
+        path: The file, see ``save``.
+        record: What JSON can hold; ``rows`` is a list of objects.
+        digits: See ``save``.
+    """
+    columns = list(dict.fromkeys(key for row in record["rows"] for key in row))
+    lines = [[row.get(key) for key in columns] for row in record["rows"]]
+    if digits is not None:
+        rounded = lambda text: float(f"{float(text):.{digits}g}")  # noqa: E731
+        lines = json.loads(json.dumps(lines), parse_float=rounded)
+    head = json.dumps({**record, "columns": columns, "rows": None}, ensure_ascii=False)
+    body = ",\n".join(json.dumps(line, separators=(",", ":")) for line in lines)
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(head.replace('"rows": null', f'"rows": [\n{body}\n]') + "\n")
+    temporary.replace(path)
+
+
 def commit() -> str:
     """Return the commit of this checkout, with a mark if files differ from it."""
     command = ["git", "describe", "--always", "--dirty"]

@@ -15,7 +15,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from proofs_check.record_claims import paired_interval
+from proofs_check.record_claims import paired_interval, rows_of
 
 RECORD = Path(__file__).resolve().parents[1] / "proofs_check" / "records" / "fidelity.json"
 TARGET = Path(__file__).resolve().parents[1] / "experiments" / "records" / "fidelity.svg"
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--density", type=float, default=0.0687)
     options = parser.parse_args()
     mpl.rcParams["svg.hashsalt"] = "fidelity"
-    rows = [r for r in json.loads(RECORD.read_text())["rows"] if "refused" not in r]
+    rows = [r for r in rows_of(json.loads(RECORD.read_text())) if "refused" not in r]
     cells = list(dict.fromkeys(r["cell"] for r in rows))
     scorers = ranked(rows)
     figure = Figure(figsize=(1.5 + 2.9 * len(cells), 3.6 * len(MEASURES)), layout="constrained")
@@ -58,7 +58,7 @@ def value(row: Row, measure: str) -> float | None:
     if measure == "trace":
         return math.log10(max(row["trace_ratio"], 1e-12))
     if measure in ("spearman", "overlap"):
-        return row[measure]["ntk_trace"]
+        return row[measure].get("ntk_trace")
     return row[measure]
 
 

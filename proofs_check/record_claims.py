@@ -83,6 +83,25 @@ def load_record(id_: str, folder: str | Path | None = None) -> dict[str, Any]:
     return record
 
 
+def rows_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a record that keeps them as a table, ``columns`` and ``rows``.
+
+    Args:
+        record: The record.
+
+    Returns:
+        One object per row; what a row does not have (null in the file) is left out.
+
+    Example:
+        >>> rows_of({"columns": ["seed", "loss"], "rows": [[0, 0.5], [1, None]]})
+        [{'seed': 0, 'loss': 0.5}, {'seed': 1}]
+    """
+    return [
+        {key: value for key, value in zip(record["columns"], row, strict=True) if value is not None}
+        for row in record["rows"]
+    ]
+
+
 def paired_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     """Return the mean of paired differences and Student's interval for its expectation.
 
