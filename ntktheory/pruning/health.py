@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from ntktheory.checks import check_input_shape, check_masks, complaint
+from ntktheory.checks import check_input_shape, check_masks
 from ntktheory.functional import FunctionalModel, Masks, evaluate, functional, masked, to_dtype
 from ntktheory.pruning.masks import carried_masks
-from ntktheory.pruning.scoring import check_prunable
+from ntktheory.pruning.scoring import check_own_weights, check_prunable
 from ntktheory.pruning.structure import count_paths
 
 
@@ -92,8 +92,8 @@ def mask_health(
 
     Raises:
         TypeError: If a mask is not a tensor, or ``input_shape`` no sequence.
-        ValueError: If nothing is prunable, a mask or the shape does not fit, a convolution's weight is
-            no parameter, or the model is in train mode.
+        ValueError: If nothing is prunable, a layer computes its weight from other parameters, a mask or
+            the shape does not fit, or the model is in train mode.
         NumericalError: If the model's outputs are not finite.
         UnsupportedModule: If the network calls a function without a path rule.
 
@@ -111,6 +111,7 @@ def mask_health(
         ({'0.weight': 1, '2.weight': 1}, 0.6666666666666666, 0.5)
     """
     own = functional(model)
+    check_own_weights(model)
     check_prunable(own)
     check_input_shape(input_shape)
     check_masks(masks, {name: own.params[name] for name in own.prunable}, binary=True)
@@ -142,20 +143,10 @@ def _kinds(model: nn.Module | FunctionalModel) -> dict[str, tuple[int, bool]]:
         return {}
     names = {id(p): name for name, p in model.named_parameters()}
     kinds = {}
-    for path, module in model.named_modules():
+    for module in model.modules():
         if isinstance(module, _ConvNd):
             parametrized = getattr(module, "parametrizations", {})
-            own = parametrized["weight"] if "weight" in parametrized else None
-            weight = module.weight if own is None else getattr(own, "original", None)
-            if id(weight) not in names:
-                raise ValueError(
-                    complaint(
-                        "model",
-                        "one whose convolutions' weights are parameters",
-                        f"{type(module).__name__} at {path or 'the top'!r} with a computed one",
-                        "Of a model pruned by torch take the dense one, and from_torch_prune's masks.",
-                    )
-                )
+            weight = parametrized["weight"].original if "weight" in parametrized else module.weight
             kinds[names[id(weight)]] = module.groups, isinstance(module, _ConvTransposeNd)
     return kinds
 

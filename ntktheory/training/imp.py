@@ -14,6 +14,7 @@ from ntktheory.checks import check_choice, complaint
 from ntktheory.functional import functional
 from ntktheory.pruning.masks import Masked, apply_masks, carried_masks
 from ntktheory.pruning.run_files import described
+from ntktheory.pruning.scoring import check_own_weights
 from ntktheory.pruning.topk import keep_highest, kept_count
 from ntktheory.training.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from ntktheory.training.loop import train
@@ -146,9 +147,10 @@ def iterative_magnitude_pruning(
         Masks, the masked model to train, and the history.
 
     Raises:
-        ValueError: If an option is out of range, the density is more than the model's own masks keep,
-            ``train_fn`` never reaches ``rewind_step``, or the checkpoint is of another call: of another
-            model, other options or another training.
+        ValueError: If an option is out of range, the density is more than the model's own masks keep, a
+            layer computes its weight from other parameters, ``train_fn`` never reaches
+            ``rewind_step``, or the checkpoint is of another call: of another model, other options or
+            another training.
         NumericalError: If training diverges.
 
     Cost:
@@ -282,8 +284,9 @@ def _to_keep(model: nn.Module, density: float) -> tuple[int, int]:
     """Return how many prunable weights a model has left, and how many of them a density keeps.
 
     Raises:
-        ValueError: If there are not as many.
+        ValueError: If there are not as many, or a layer computes its weight from other parameters.
     """
+    check_own_weights(model)
     masks = _first_masks(model)
     total = sum(mask.numel() for mask in masks.values())
     available = sum(int(mask.sum()) for mask in masks.values())

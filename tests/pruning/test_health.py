@@ -284,9 +284,10 @@ def test_what_does_not_fit():
             mask_health(net, input_shape=shape)
 
 
-def test_a_convolution_without_a_weight_of_its_own():
+@pytest.mark.parametrize("layer", ["conv1", "head"])
+def test_a_layer_without_a_weight_of_its_own(layer):
     net = convnet([1, 2, 3], 2, image_size=4)
-    pruned = to_torch_prune(net, {"conv1.weight": torch.ones(2, 1, 3, 3)})
-    with pytest.raises(ValueError, match=r"model must be .*Conv2d at 'conv1' with a computed one"):
+    pruned = to_torch_prune(net, {f"{layer}.weight": torch.ones_like(getattr(net, layer).weight)})
+    with pytest.raises(ValueError, match=rf"model must be .*'{layer}' with a mask of torch"):
         mask_health(pruned, input_shape=[1, 4, 4])
     assert mask_health(net, from_torch_prune(pruned), input_shape=[1, 4, 4]).density == 1.0

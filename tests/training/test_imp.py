@@ -8,6 +8,7 @@ from torch import nn
 
 from ntktheory import NumericalError, apply_masks
 from ntktheory.models import mlp
+from ntktheory.pruning import to_torch_prune
 from ntktheory.training import (
     iterative_magnitude_pruning,
     magnitude_after,
@@ -397,6 +398,14 @@ def test_a_frozen_model(method):
     net.requires_grad_(False)
     with pytest.raises(ValueError, match="model must be a network with parameters to train"):
         method(net, training_on(x, y, steps=2), 0.5)
+
+
+@pytest.mark.parametrize("method", [iterative_magnitude_pruning, magnitude_after])
+def test_a_layer_without_a_weight_of_its_own(method):
+    net, x, y = problem()
+    pruned = to_torch_prune(net, {"layer2.weight": torch.ones(3, 9)})
+    with pytest.raises(ValueError, match=r"model must be .*'layer2' with a mask of torch"):
+        method(pruned, training_on(x, y, steps=2), 0.5)
 
 
 class TestCheckpoint:
