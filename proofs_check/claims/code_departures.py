@@ -192,16 +192,26 @@ def snip_code(level: Level, scorer: Scores, normalise: Callable[[Params], Params
     },
 )
 def grasp_code(level: Level, scorer: Scores, normalise: Callable[[Params], Params]) -> Outcome:
-    """Recorded scores; the divisor is positive and keeps masks; the temperature is no mere scale."""
+    """Recorded in both modes; the divisor keeps masks, modes and the temperature do not."""
     worst, (net, x, y) = Worst(), network()
     ours = scorer(net, (x, y))
-    worst.see_each("recorded", normalise(ours), published("grasp_bn_eval"))
-    same_masks(worst, "divided", normalise(ours), ours)
+    found = {"eval": ours, "train": score(net, "grasp", batch=(x, y), bn="train")}
+    for mode, scores in found.items():
+        worst.see_each(f"recorded, {mode} mode", normalise(scores), published(f"grasp_bn_{mode}"))
+        same_masks(worst, f"divided, {mode} mode", normalise(scores), scores)
+    modes = [common(found["eval"], found["train"], d) for d in DENSITIES]
+    worst.require(f"batch-norm modes keep different weights: {modes}", min(modes) < 1)
     at = {t: by_name("grasp", temperature=t)(net, (x, y)) for t in (1.0, 1e4)}
     shares = {t: [common(ours, s, d) for d in DENSITIES] for t, s in at.items()}
     worst.require(f"temperature 1 keeps other weights: {shares[1.0]}", min(shares[1.0]) < 1)
-    evidence = {"densities": DENSITIES, "mask_overlap_with_temperature_200": shares}
-    return outcome(worst, evidence)
+    return outcome(
+        worst,
+        {
+            "densities": DENSITIES,
+            "mask_overlap_of_batch_norm_modes": modes,
+            "mask_overlap_with_temperature_200": shares,
+        },
+    )
 
 
 def perturbed_with_own_affine(net: nn.Module, draws: list[Draw]) -> Params:

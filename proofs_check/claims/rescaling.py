@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ntktheory import functional
 from ntktheory.functional import Masks, Params
 from ntktheory.models import mlp
-from ntktheory.pruning import SCORERS, score
+from ntktheory.pruning import score
 from ntktheory.pruning.scorers import path_edge, px, synflow_l2, t_sq
 from proofs_check import strategies
 from proofs_check.claim import Level, Outcome, claim
@@ -236,8 +236,6 @@ def what_scales_change(level: Level, scores: Callable[..., Params]) -> Outcome:
     """Every scorer: rescaled hidden units, doubled inputs, a tripled loss; a table."""
     worst, table = Worst(), {}
     for title, entry in TABLE.items():
-        if entry.scorer not in SCORERS:
-            continue
         gaps = changes(entry, scores)
         table[title] = gaps
         for name in CHANGES:

@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 from ntktheory.models import cifar_resnet, mlp
-from ntktheory.pruning import SCORERS
+from ntktheory.pruning import SCORERS, score
 from ntktheory.pruning.scorers import px, synflow_l2, t_sq
 from proofs_check import flows
 from proofs_check.claim import CLAIMS
 from proofs_check.claims import (
     code_departures,
+    code_in_steps,
     collapse,
     collapse_records,
     real_networks,
@@ -22,7 +23,7 @@ from proofs_check.compare import Worst
 from proofs_check.ledger import load_ledger
 from proofs_check.runner import run_check, run_mutant
 
-MODULES = (code_departures, collapse, collapse_records, real_networks, rescaling)
+MODULES = (code_departures, code_in_steps, collapse, collapse_records, real_networks, rescaling)
 IDS = [id_ for id_, c in CLAIMS.items() if c.check.__module__ in {m.__name__ for m in MODULES}]
 MUTANTS = [(id_, name) for id_ in IDS for name in CLAIMS[id_].mutants]
 
@@ -162,6 +163,27 @@ def test_a_row_is_described_with_the_round_that_fell_silent():
 
 def test_every_scorer_is_in_the_table_of_scales():
     assert {entry.scorer for entry in rescaling.TABLE.values()} == set(SCORERS)
+
+
+def test_a_scorer_of_the_table_that_is_gone_is_no_reason_to_skip_it(monkeypatch):
+    entry = rescaling.Entry("gone", True, True, True)
+    monkeypatch.setattr(rescaling, "TABLE", {"gone": entry})
+    with pytest.raises(ValueError, match=r"scorer must be one of .* got 'gone'"):
+        rescaling.what_scales_change("quick", score)
+
+
+def test_ties_at_the_cut_by_hand():
+    scores = dict.fromkeys(code_departures.NAMES, torch.tensor([3.0, 0.0]))
+    kept = code_in_steps.keep_ties(scores, 2)  # the second highest is 3, four times
+    assert code_in_steps.kept_by(kept) == 4
+    assert code_in_steps.kept_by(code_in_steps.keep_ties(scores, 5)) == 8
+
+
+def test_prospr_through_two_steps_is_snip_without_a_learning_rate():
+    net, x, y = code_departures.network()
+    found = code_in_steps.through_two_steps(net, (x, y), 0.0, 0.9)
+    wanted = code_in_steps.saliency(net, (x, y), {})
+    assert all(torch.equal(s, wanted[n]) for n, s in found.items())
 
 
 def test_rescaling_changes_weights_and_not_the_function():

@@ -22,7 +22,7 @@ def iter_snip(
     Source:
         De Jorge et al. 2021, *Progressive Skeletonization*, §4; 60 rounds, exponential, as in the
         commands of its published code. That code, FORCE's too, has batch norm in train mode, takes new
-        batches in every round, and keeps all weights that tie at the cut.
+        batches in every round, rounds counts down, and keeps all weights that tie at the cut.
     """
     found = snip(model_fn, params, masks, names, x, y, loss_fn)
     return masked(found, {name: m for name, m in (masks or {}).items() if name in found})
