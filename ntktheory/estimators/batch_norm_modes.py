@@ -86,7 +86,7 @@ def with_batch_statistics(model: nn.Module | FunctionalModel) -> FunctionalModel
         ValueError: If a module would act differently in training.
 
     Example:
-        >>> net = with_batch_statistics(nn.Sequential(nn.BatchNorm1d(1, eps=0)).eval())
+        >>> net = with_batch_statistics(nn.Sequential(nn.BatchNorm1d(1, eps=1e-9)).eval())
         >>> net.model_fn(net.params, torch.tensor([[1.0], [3.0]])).flatten()
         tensor([-1.,  1.])
     """

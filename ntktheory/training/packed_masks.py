@@ -11,7 +11,7 @@ from ntktheory.checks import check_choice, complaint
 from ntktheory.functional import FunctionalModel, Params, functional, to_dtype
 from ntktheory.pruning.budgets import layer_counts
 from ntktheory.pruning.schedules import densities
-from ntktheory.pruning.scorers.registry import Scorer, find_scorer
+from ntktheory.pruning.scorers.registry import Scorer, check_options, find_scorer
 from ntktheory.pruning.scoring import score
 from ntktheory.pruning.topk import keep_highest, kept_count
 from ntktheory.training.imp import DROP
@@ -118,14 +118,17 @@ def scored_masks(
         Count -> name -> bool masks [S, …] of the prunable weights.
 
     Raises:
-        ValueError: If the scorer or an option is unknown, a count is not of weights of the network, or
-            there are not S seeds.
+        ValueError: If the scorer or an option is unknown, ``bn`` is not "eval", a count is not of
+            weights of the network, or there are not S seeds.
 
     Tested against ``prune`` of each network alone.
     """
     entry, net = find_scorer(scorer), functional(model)
-    for name in options:
-        check_choice(f"option of {scorer!r}", name, entry.options)
+    check_options("option", entry, options)
+    if entry.batch_norm and (mode := options.pop("bn", "eval")) != "eval":
+        raise ValueError(
+            complaint("bn", "'eval' in a pack", repr(mode), "Prune the networks one by one.")
+        )
     if len(seeds) != inputs.shape[0]:
         raise ValueError(
             complaint("seeds", f"{inputs.shape[0]} of them", len(seeds), "Give one per network.")

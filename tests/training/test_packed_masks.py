@@ -130,6 +130,7 @@ def test_exact_counts_with_ties():
         ({"scorer": "best"}, "scorer must be one of"),
         ({"seeds": [1]}, "seeds must be 3 of them, got 1"),
         ({"power": 2}, "option of 'snip' must be"),
+        ({"bn": "train"}, "bn must be 'eval' in a pack, got 'train'"),
     ],
 )
 def test_bad_scoring(changes, message):
