@@ -53,7 +53,7 @@ METHODS = (
     "imp uniform", "magnitude_after uniform", "ntk_sap",
 )  # fmt: skip
 LABEL_DENSITIES = (0.1, 0.07, 0.05, 0.04, 0.03, 0.02, 0.015, 0.01)
-IMAGE_DENSITIES = (0.03, 0.02, 0.015, 0.01, 0.005)
+IMAGE_DENSITIES = (0.03, 0.02, 0.015, 0.01)
 SETTINGS: dict[str, dict[str, Any]] = {
     "torch adam": {"init": "torch", "optimizer": "adam"},
     "he sgd": {"init": "he", "optimizer": "sgd"},
@@ -96,10 +96,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--data", default="digits", help="digits, cifar10-jpeg or fashion_mnist")
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--images", type=int, default=500, help="training images used")
+    parser.add_argument("--images", type=int, default=200, help="training images used")
     parser.add_argument("--noise-variance", type=float, default=3.0)
     parser.add_argument("--stop", default="level", choices=["level", "change"])
-    parser.add_argument("--epochs", type=int, default=100, help="at most, for noisy-images")
+    parser.add_argument("--epochs", type=int, default=150, help="at most, for noisy-images")
     parser.add_argument("--record", type=Path, default=RECORD)
     return parser.parse_args()
 
