@@ -5,7 +5,8 @@
 settings ends; ``python figures/fidelity.py`` draws it. Networks get He weights, and batch norms the
 statistics of 512 images. One-shot scorers score once; the others prune 20 % of what is left per round
 (published numbers of rounds differ: see ``SCORERS``), and the masks after six of these rounds are
-judged. Every scorer gets the same images, on which the kernels are taken too.
+judged. Every scorer gets the same images, on which the kernels are taken too. On ResNet-20 the oracles
+score once, and correlations are taken at one density.
 
 Per mask, against the dense network: trace and R_edge, the distance of the two spectra (``l2``,
 ``l2_normalised``; ``log_rms``: root mean square of log10 μ/λ, eigenvalues cut off below 1e-6 of the
@@ -160,6 +161,7 @@ class Case:
         self.trace = float(self.spectrum.sum())
         self.edge = path_bounds(net, x, names=["edge"]).upper["edge"]
         self.rate = 1.0 / float(self.spectrum[0])
+        self.correlated = kept_count(DROP**12, sum(p.numel() for p in self.prunable.values()))
         self.course, self.flow = self.outputs(None) if small else (None, None)
 
     def scores(self, scorer: str, masks: Masks | None) -> Masks:
@@ -204,8 +206,9 @@ class Case:
             "effective_density": health.effective_density,
             "widths": [1 - own.dead_outputs / own.outputs for own in health.layers.values()],
             "overlap": {o: overlap(masks, best[o], count) for o in best},
-            "spearman": self.correlations(scorer, masks),
         }
+        if self.small or count == self.correlated:
+            row["spearman"] = self.correlations(scorer, masks)
         if self.small:
             row |= self.training(masks)
         return row

@@ -58,7 +58,7 @@ def value(row: Row, measure: str) -> float | None:
     if measure == "trace":
         return math.log10(max(row["trace_ratio"], 1e-12))
     if measure in ("spearman", "overlap"):
-        return row[measure].get("ntk_trace")
+        return row.get(measure, {}).get("ntk_trace")
     return row[measure]
 
 

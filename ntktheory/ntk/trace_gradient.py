@@ -11,7 +11,8 @@ from ntktheory.functional import Masks, ModelFn, Params, batch_size, masked, tak
 from ntktheory.ntk.layerwise import Plan, RulesDisagree, plan, sweep
 from ntktheory.ntk.trace import CHUNK_BYTES, diagonal
 
-HELD = 6  # copies of activations and rows that wait for the way back: 4.5 on ResNet-20, and a margin
+# Copies of activations and rows that wait for the way back: 4.5 on ResNet-20, and a margin.
+HELD = 6
 
 
 def trace_gradient(
