@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ntktheory.checks import complaint
-
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -49,6 +47,10 @@ def check_folder(path: Path, argument: str = "path") -> None:
         ValueError: If its folder does not exist, or it is a folder itself.
     """
     if path.is_dir() or not path.absolute().parent.is_dir():
+        from ntktheory.checks import (
+            complaint,
+        )  # it imports torch, which the command's help does not
+
         actual = "a folder" if path.is_dir() else "one in a folder that does not exist"
         raise ValueError(
             complaint(argument, "a file in an existing folder", f"{path}, {actual}", "Create it.")

@@ -21,6 +21,8 @@ from ntktheory.pruning.scorers.registry import Scorer
 TRAINED = ("imp", "magnitude_after")
 NEAR = 1e-9
 """Scores on either side of the cut that differ by less, relative to the larger, are a near-tie."""
+HUGE = 1e300
+"""What a weight that has diverged is taken for."""
 SCORED = 4096
 """Data sets scored together."""
 AGAIN = 16
@@ -51,6 +53,7 @@ def toy_masks(
     lr: float,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
+    diverged: bool = False,
 ) -> ToyMasks:
     """Return a pruner's masks on every data set, k = 0…P−1 of the P parameters pruned.
 
@@ -68,6 +71,8 @@ def toy_masks(
         lr: Its learning rate.
         seed: Seed of the scorers that draw: the same numbers for every data set.
         options: Options of the scorer.
+        diverged: Whether training may diverge on some data sets. Their masks then count as near-ties:
+            they could be any.
 
     Returns:
         The masks.
@@ -75,7 +80,7 @@ def toy_masks(
     Raises:
         ValueError: If the method or an option is unknown, P passes 62, a setting is out of range, or a
             second call of a scorer gives other masks.
-        NumericalError: If a score or a trained weight is not finite.
+        NumericalError: If a score is not finite, or a trained weight, and ``diverged`` is False.
 
     Cost:
         P − 1 trainings for ``imp``, one for ``magnitude_after``; for a scorer one call per data set, or
@@ -85,11 +90,13 @@ def toy_masks(
     check_code_length(network.size)
     if method == "imp":
         _check_options(method, options, ())
-        return _iterative(data, network, start, steps, lr)
+        return _iterative(data, network, start, steps, lr, diverged)
     if method == "magnitude_after":
         _check_options(method, options, ())
-        return masks_by_rank(train(data, network, start, steps=steps, lr=lr).abs())
-    _check_options(method, options, SCORERS[method].options)
+        trained = train(data, network, start, steps=steps, lr=lr)
+        return masks_by_rank(trained.abs(), diverged=diverged)
+    known = [name for name in SCORERS[method].options if name != "bn"]  # no batch norm here
+    _check_options(method, options, known)
     found = masks_by_rank(scores_at(data, network, start, method, seed=seed, options=options))
     few = data.part(torch.arange(min(AGAIN, len(data))))
     again = masks_by_rank(scores_at(few, network, start, method, seed=seed, options=options))
@@ -99,24 +106,25 @@ def toy_masks(
     return found
 
 
-def masks_by_rank(scores: Tensor) -> ToyMasks:
+def masks_by_rank(scores: Tensor, *, diverged: bool = False) -> ToyMasks:
     """Return the masks that keep the P − k highest scores, ties by index, for k = 0…P−1.
 
     Args:
         scores: Scores [P, N].
+        diverged: Whether scores may be NaN or infinite; all masks of such a data set are near-ties.
 
     Returns:
         The masks.
 
     Raises:
-        NumericalError: If a score is NaN or infinite.
+        NumericalError: If a score is NaN or infinite, and none may be.
     """
-    _check_finite(scores)
+    scores, lost = _finite(scores, diverged)
     ordered, index = scores.sort(dim=0, descending=True, stable=True)
     words = (1 << index).cumsum(0).flip(0)  # row k: the P − k highest
     lowest_kept, highest_dropped = ordered[:-1].flip(0), ordered[1:].flip(0)
     near = torch.zeros_like(words, dtype=torch.bool)
-    near[1:] = near_tie(lowest_kept, highest_dropped)
+    near[1:] = near_tie(lowest_kept, highest_dropped) | lost
     return ToyMasks(words, near)
 
 
@@ -198,7 +206,7 @@ def _flat(scores: Params, network: ToyNetwork) -> Tensor:
 
 
 def _iterative(
-    data: ToyData, network: ToyNetwork, start: Tensor, steps: int, lr: float
+    data: ToyData, network: ToyNetwork, start: Tensor, steps: int, lr: float, diverged: bool
 ) -> ToyMasks:
     """Return IMP's masks; a near-tie in one round counts in all that follow."""
     size, number = network.size, len(data)
@@ -207,10 +215,10 @@ def _iterative(
     words = torch.full((size, number), (1 << size) - 1)
     for k in range(1, size):
         trained = train(data, network, start, kept, steps=steps, lr=lr).abs()
-        _check_finite(trained)
+        trained, lost = _finite(trained, diverged)
         trained[~kept] = torch.inf
         lowest, second = torch.from_numpy(np.partition(trained.numpy(), 1, axis=0)[:2])
-        near[k] = near[k - 1] | near_tie(lowest, second)
+        near[k] = near[k - 1] | near_tie(lowest, second) | lost
         last = np.argmin(trained.numpy()[::-1], axis=0)  # the first from the end
         dropped = size - 1 - torch.from_numpy(last)
         kept[dropped, torch.arange(number)] = False
@@ -231,14 +239,20 @@ def _check_options(method: str, options: Mapping[str, Any] | None, known: Any) -
             )
 
 
-def _check_finite(values: Tensor) -> None:
-    bad = int((~torch.isfinite(values)).any(0).sum())
-    if bad:
-        raise NumericalError(
-            complaint(
-                "scores and trained weights",
-                "finite",
-                f"NaN or Inf on {bad} of {values.shape[1]} data sets",
-                "If they were trained, lower lr.",
-            )
+def _finite(values: Tensor, diverged: bool) -> tuple[Tensor, Tensor]:
+    """Return values without NaN and Inf, and where a data set had them, [N].
+
+    Raises:
+        NumericalError: If there are any, and none may be.
+    """
+    lost = (~torch.isfinite(values)).any(0)
+    if diverged or not bool(lost.any()):
+        return values.nan_to_num(nan=HUGE, posinf=HUGE, neginf=-HUGE), lost
+    raise NumericalError(
+        complaint(
+            "scores and trained weights",
+            "finite",
+            f"NaN or Inf on {int(lost.sum())} of {values.shape[1]} data sets",
+            "If they were trained, lower lr, or pass diverged=True: their masks are then left open.",
         )
+    )
