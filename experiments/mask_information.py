@@ -177,7 +177,7 @@ def measure(runs: list[Run], data: ToyData, cache: Path) -> None:
     scorer, options = METHODS[first.method]
     found = toy_masks(
         scorer, data.repeated(count) if count > 1 else data, first.network, start,
-        steps=first.steps, lr=first.lr, seed=first.seed, options=options,
+        steps=first.steps, lr=first.lr, seed=first.seed, options=options, diverged=True,
     )  # fmt: skip
     seconds = (time.process_time() - begin) / count
     record = load(cache)
@@ -282,7 +282,9 @@ def rounding(data: ToyData, cache: Path) -> list[Record]:
                 start = initial_weights(run.network, run.seed)
                 next_up = torch.nextafter(start, torch.full_like(start, torch.inf))
                 codes = [
-                    toy_masks(method, data, run.network, s, steps=steps, lr=LR).codes.numpy()
+                    toy_masks(
+                        method, data, run.network, s, steps=steps, lr=LR, diverged=True
+                    ).codes.numpy()
                     for s in (start, next_up)
                 ]
                 bits = [[entropy_bits(pushed(k, data.law)) for k in each] for each in codes]

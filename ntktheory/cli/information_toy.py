@@ -51,6 +51,13 @@ def toy(
     replacement: Annotated[
         bool, typer.Option(help="Whether an input can occur twice: 54,264 data sets, or 1,792.")
     ] = True,
+    diverged: Annotated[
+        bool,
+        typer.Option(
+            "--diverged",
+            help="Go on where training diverges on some data sets: their masks are left open.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")
     ] = False,
@@ -69,7 +76,7 @@ def toy(
         with working(name):
             found[name] = exact_mask_information(
                 name, loss=loss, width=width, steps=steps, lr=lr, seed=seed, init=init,
-                replacement=replacement, return_details=True,
+                replacement=replacement, return_details=True, diverged=diverged,
             )  # fmt: skip
     first = next(iter(found.values()))
     summary = {

@@ -75,7 +75,7 @@ def by_pruned(masks: ToyMasks, data: Law) -> tuple[MaskInformation, ...]:
 def exact_mask_information(
     method: str, *, loss: str = ..., width: int = ..., steps: int, lr: float, seed: int,
     init: str = ..., replacement: bool = ..., return_details: Literal[False] = ...,
-    options: Mapping[str, Any] | None = ...,
+    options: Mapping[str, Any] | None = ..., diverged: bool = ...,
 ) -> list[float]: ...  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def exact_mask_information(
 def exact_mask_information(
     method: str, *, loss: str = ..., width: int = ..., steps: int, lr: float, seed: int,
     init: str = ..., replacement: bool = ..., return_details: Literal[True],
-    options: Mapping[str, Any] | None = ...,
+    options: Mapping[str, Any] | None = ..., diverged: bool = ...,
 ) -> ToyInformation: ...  # fmt: skip
 
 
@@ -99,6 +99,7 @@ def exact_mask_information(
     replacement: bool = True,
     return_details: bool = False,
     options: Mapping[str, Any] | None = None,
+    diverged: bool = False,
 ) -> list[float] | ToyInformation:
     """Return the information that a pruner's mask carries about six toy points, exactly.
 
@@ -120,13 +121,15 @@ def exact_mask_information(
         replacement: Whether an input can occur twice: 54,264 weighted data sets, or 1,792.
         return_details: Whether to return the masks, and the interval that near-ties allow, too.
         options: Options of the scorer, such as GraSP's ``temperature``.
+        diverged: Whether training may diverge on some data sets; their masks are then left open, as
+            those with a near-tie are.
 
     Returns:
         Bits for k = 0…P−1 pruned weights; or a ``ToyInformation``.
 
     Raises:
         ValueError: If a name or number is out of range, or P passes 62, the bits of a code word.
-        NumericalError: If training diverges.
+        NumericalError: If training diverges, and may not.
 
     Cost:
         1,000 steps of one training take about 10 s on a core; ``imp`` trains P − 1 times.
@@ -152,6 +155,9 @@ def exact_mask_information(
     check_descent(steps, lr)
     start = initial_weights(network, seed, init)
     data = toy_data(replacement=replacement)
-    found = toy_masks(method, data, network, start, steps=steps, lr=lr, seed=seed, options=options)
+    found = toy_masks(
+        method, data, network, start,
+        steps=steps, lr=lr, seed=seed, options=options, diverged=diverged,
+    )  # fmt: skip
     details = ToyInformation(network.size, by_pruned(found, data.law), found.codes, data.law)
     return details if return_details else details.bits

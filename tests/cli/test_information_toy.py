@@ -53,3 +53,13 @@ def test_json_holds_everything(capsys):
 )
 def test_wrong_input_is_one_line(arguments, text, capsys):
     assert text in complaint_of(*COMMAND, *arguments, capsys=capsys)
+
+
+def test_divergence_is_an_error_or_left_open(capsys):
+    wild = ("--steps", "300", "--lr", "1", "--method", "magnitude_after")
+    assert "must be finite, got NaN or Inf on" in complaint_of(*COMMAND, *wild, capsys=capsys)
+    status, printed, _ = run(*COMMAND, *wild, "--diverged", "--json", capsys=capsys)
+    found = json.loads(printed)["methods"]["magnitude_after"]
+    assert status == 0
+    assert found["near_tie_weight"][0] == 0 < found["near_tie_weight"][1]
+    assert found["low_bits"][8] < found["high_bits"][8]

@@ -296,6 +296,20 @@ class TestMasks:
             ):
                 toy_masks(method, small, network, start, steps=400, lr=1e9)
 
+    @pytest.mark.parametrize("method", ["imp", "magnitude_after"])
+    def test_masks_of_divergent_training_are_left_open(self, small, method):
+        network = small_network("mse")
+        start = initial_weights(network, 0)
+        wild: dict[str, Any] = {"steps": 400, "lr": 0.9}
+        trained = train(small, network, start, **wild)
+        lost = (~torch.isfinite(trained)).any(0)
+        assert 0 < int(lost.sum()) < len(small)
+        found = toy_masks(method, small, network, start, diverged=True, **wild)
+        assert bool(found.near_ties[1:, lost].all())
+        assert not bool(found.near_ties[0].any())
+        sizes = [{bin(code).count("1") for code in row.tolist()} for row in found.codes]
+        assert sizes == [{network.size - k} for k in range(network.size)]
+
     def test_unknown_methods_and_options_are_refused(self, small):
         network = small_network("mse")
         start = initial_weights(network, 0)
