@@ -57,7 +57,8 @@ def _again(method: str, loss: str, width: int, steps: int, seed: int, temperatur
     """Run a pruner again on the data sets without replacement: 1,792 of them take a moment."""
     return exact_mask_information(
         method, loss=loss, width=width, steps=steps, lr=LR, seed=seed, replacement=False,
-        return_details=True, diverged=True, options={"temperature": temperature} if temperature else None,
+        return_details=True, diverged=True,
+        options={"temperature": temperature} if temperature else None,
     )  # fmt: skip
 
 
