@@ -103,7 +103,7 @@ def sample_draws(
     check_choice("law", law, LAWS)
     _check_source(realizations, generator)
     names = selected(net, perturb)
-    if inputs != "data" and x is not None and not x.is_floating_point():
+    if inputs != "data" and isinstance(x, Tensor) and not x.is_floating_point():
         raise TypeError(
             complaint(
                 "x",
