@@ -20,8 +20,8 @@ from proofs_check.record_claims import paired_interval, rows_of
 RECORD = Path(__file__).resolve().parents[1] / "proofs_check" / "records" / "fidelity.json"
 TARGET = Path(__file__).resolve().parents[1] / "experiments" / "records" / "fidelity.svg"
 MEASURES = {
-    "log_rms": ("distance of spectra (rms of log₁₀ μ/λ)", "viridis_r", None),
-    "trace": ("log₁₀ of trace ÷ dense trace", "viridis", None),
+    "log_rms": ("distance of spectra (rms of log₁₀ μ/λ)", "viridis_r", (0.0, 5.0)),
+    "trace": ("log₁₀ of trace ÷ dense trace", "viridis", (-4.0, 2.0)),
     "spearman": ("Spearman with ntk_trace, kept weights", "viridis", (-0.2, 1.0)),
     "overlap": ("mask overlap with ntk_trace's", "viridis", (0.0, 1.0)),
 }
@@ -34,17 +34,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=TARGET)
     parser.add_argument("--density", type=float, default=0.0687)
     options = parser.parse_args()
-    mpl.rcParams["svg.hashsalt"] = "fidelity"
+    mpl.rcParams |= {"svg.hashsalt": "fidelity", "svg.fonttype": "none"}
     rows = [r for r in rows_of(json.loads(RECORD.read_text())) if "refused" not in r]
     cells = list(dict.fromkeys(r["cell"] for r in rows))
     scorers = ranked(rows)
     figure = Figure(figsize=(1.5 + 2.9 * len(cells), 3.6 * len(MEASURES)), layout="constrained")
     axes = figure.subplots(len(MEASURES), len(cells), squeeze=False, sharey=True)
+    for axis, cell in zip(axes[0], cells, strict=True):
+        axis.set_title(cell.replace(":", ", "), fontsize=10)
     for line, measure in zip(axes, MEASURES, strict=True):
         for axis, cell in zip(line, cells, strict=True):
             image = draw(axis, [r for r in rows if r["cell"] == cell], scorers, measure)
-            if line is axes[0]:
-                axis.set_title(cell.replace(":", ", "), fontsize=10)
         bar = figure.colorbar(image, ax=list(line), fraction=0.02, pad=0.01)
         bar.set_label(MEASURES[measure][0], fontsize=9)
     for axis in axes[-1]:
@@ -88,8 +88,7 @@ def draw(axis: Axes, rows: list[Row], scorers: list[str], measure: str) -> Any:
         ]
         for s in scorers
     ]
-    flat = [v for line in field for v in line if not math.isnan(v)]
-    low, high = MEASURES[measure][2] or (min(flat), max(flat))
+    low, high = MEASURES[measure][2]
     image = axis.imshow(field, cmap=MEASURES[measure][1], vmin=low, vmax=high, aspect="auto")
     for i, line in enumerate(field):
         for j, v in enumerate(line):
