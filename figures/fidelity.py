@@ -94,7 +94,7 @@ def draw(axis: Axes, rows: list[Row], scorers: list[str], measure: str) -> Any:
         for j, v in enumerate(line):
             red, green, blue, _ = image.cmap(image.norm(v))
             dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
-            text = "–" if math.isnan(v) else f"{v:.2f}".replace("0.", ".", 1)
+            text = "–" if math.isnan(v) else f"{v:.2f}"
             axis.text(j, i, text, ha="center", va="center", fontsize=6, color="w" if dark else "k")
     axis.set_xticks(range(len(densities)), [f"{d:.2g}" for d in densities], fontsize=8)
     axis.set_yticks(range(len(scorers)), scorers, fontsize=8)
