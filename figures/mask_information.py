@@ -57,7 +57,10 @@ def main() -> None:
     exact(distinct, record, "mse", steps=1000, replacement=False)
     distinct.set_title("Distinct inputs (1,792 data sets), 1,000 steps, exact", fontsize=10)
     effective(counts, record)
-    estimators(errors, record)
+    if record["estimators"]:
+        estimators(errors, record)
+    else:
+        errors.set_axis_off()
     figure.savefig(out, metadata={"Date": None} if out.suffix == ".svg" else None)
 
 
@@ -149,7 +152,7 @@ def finish(axis: Axes, label: str) -> None:
     axis.set_xticks(range(0, 21, 4))
     axis.tick_params(labelsize=8)
     axis.grid(alpha=0.25)
-    axis.legend(frameon=False, fontsize=7.5)
+    axis.legend(framealpha=0.8, edgecolor="none", fontsize=7)
 
 
 if __name__ == "__main__":
