@@ -59,8 +59,8 @@ def _errors_spoilt(change: Callable[[int, int, float], float]) -> Load:
         "errors at 1,000 those at 32,000": {
             "load": _errors_spoilt(lambda i, n, error: error if n > 1_000 else error / 32)
         },
-        "a bit of noise per init": {
-            "load": _errors_spoilt(lambda i, n, error: error + (-1) ** i * (n == 1_000))
+        "eight bits of noise per init": {
+            "load": _errors_spoilt(lambda i, n, error: error + 8 * (-1) ** i * (n == 1_000))
         },
     },
 )
