@@ -13,7 +13,7 @@ import numpy as np
 from ntktheory.checks import check_choice, complaint
 
 Array = np.ndarray[Any, Any]
-NSB_NODES = 2001
+NSB_NODES = 501
 
 
 @dataclass(frozen=True)
