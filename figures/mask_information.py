@@ -57,10 +57,11 @@ def main() -> None:
     exact(distinct, record, "mse", steps=1000, replacement=False)
     distinct.set_title("Distinct inputs (1,792 data sets), 1,000 steps, exact", fontsize=10)
     effective(counts, record)
-    if record["estimators"]:
-        estimators(errors, record)
-    else:
-        errors.set_axis_off()
+    estimators(errors, record)
+    handles, labels = ours.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9
+    )
     figure.savefig(out, metadata={"Date": None} if out.suffix == ".svg" else None)
 
 
@@ -130,7 +131,8 @@ def estimators(axis: Axes, record: Record) -> None:
         sizes = sorted({r["samples"] for r in rows})
         errors = [[r[name][0] for r in rows if r["samples"] == n] for n in sizes]
         axis.plot(sizes, [sum(e) / len(e) for e in errors], color=colour, marker="o",
-                  markersize=4, linewidth=1.2, label=f"{label}, mean")  # fmt: skip
+                  markersize=4, linewidth=1.2,
+                  label=f"{label}: {sum(errors[0]) / len(errors[0]):+.2f} at 1,000")  # fmt: skip
         worst = [max(e, key=abs) for e in errors]
         axis.plot(sizes, worst, color=colour, marker="_", markersize=9, linestyle="none")
     axis.axhline(0, color="black", linewidth=0.8)
@@ -139,7 +141,12 @@ def estimators(axis: Axes, record: Record) -> None:
     axis.minorticks_off()
     axis.set_xlabel("sampled data sets", fontsize=8)
     axis.set_ylabel("estimate − exact, bits", fontsize=8)
-    axis.set_title("Error of entropy estimators (bars: the worst curve)", fontsize=10)
+    axis.set_ylim(-1.35, 1.35)
+    axis.set_title(
+        "Mean error of entropy estimators (bars: the worst curve);\nNSB told of all C(P, k) masks, "
+        "its bars above the frame",
+        fontsize=10,
+    )
     axis.tick_params(labelsize=8)
     axis.grid(alpha=0.25)
     axis.legend(frameon=False, fontsize=8)
@@ -152,7 +159,6 @@ def finish(axis: Axes, label: str) -> None:
     axis.set_xticks(range(0, 21, 4))
     axis.tick_params(labelsize=8)
     axis.grid(alpha=0.25)
-    axis.legend(framealpha=0.8, edgecolor="none", fontsize=7)
 
 
 if __name__ == "__main__":

@@ -99,8 +99,6 @@ def check_samples(level: Level, load: Load) -> Outcome:
 
 def errors_by_estimator(record: Record) -> dict[str, dict[str, float]]:
     """Return every estimator's mean error in bits at each number of samples, over pruners and k."""
-    if not record["estimators"]:  # only the plug-in was computed
-        return {}
     names = [name for name, value in record["estimators"][0].items() if isinstance(value, list)]
     sizes = sorted({row["samples"] for row in record["estimators"]})
     found: dict[str, dict[str, float]] = {}
