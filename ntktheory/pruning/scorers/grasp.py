@@ -51,7 +51,8 @@ def grasp(
         ValueError: If the temperature is not a positive number.
 
     Cost:
-        A forward and a backward pass, and a backward pass through both: 2 forward and backward passes.
+        A forward and a backward pass, and a backward pass through both, which is twice as long: 3
+        forward and backward passes.
 
     Source:
         Wang, Zhang and Grosse 2020, Eq. 8. The published code divides by ``|Σ score| + 1e-10``, which

@@ -49,7 +49,8 @@ def prospr(
         ValueError: If ``steps``, ``lr`` or ``momentum`` is out of range.
 
     Cost:
-        M + 1 forward and backward passes, and a backward pass through the first M of them: 2M + 1.
+        M + 1 forward and backward passes, and a backward pass through the first M of them, which is
+        twice as long: 3M + 1.
         Memory: that of M + 1 batches.
 
     Source:

@@ -50,11 +50,11 @@ register_scorer(
 )  # fmt: skip
 register_scorer(
     "grasp", grasp, "θ H g of ℓ(f/T)",
-    paper="GraSP (Wang et al. 2020)", batch_norm=True, cost="2",
+    paper="GraSP (Wang et al. 2020)", batch_norm=True, cost="3",
 )  # fmt: skip
 register_scorer(
     "prospr", prospr, "|∂ℓ(w_M)/∂m|, w_M after M steps of SGD from θ⊙m",
-    paper="ProsPr (Alizadeh et al. 2022)", batch_norm=True, cost="2 M + 1, M = 3 steps",
+    paper="ProsPr (Alizadeh et al. 2022)", batch_norm=True, cost="3 M + 1, M = 3 steps",
 )  # fmt: skip
 register_scorer(
     "synflow", synflow, "|w ∂R/∂w|, R = Σ_c f_c(|θ|, 1)",
