@@ -18,7 +18,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c co
 help:
 	@echo 'make verify   check every claim; writes report/index.html and report/verdicts.json'
 	@echo '              LEVEL=full  more cases        ONLY=P2  one claim and its sub-claims'
-	@echo 'make test     run the tests                 JOBS=2   at a time'
+	@echo 'make test     run the tests'
+	@echo '              JOBS=4  claims or tests at a time (2)'
 	@echo 'make lint     ruff and mypy'
 	@echo 'make bench-ntk   the kernel against its peers: a table, and a record in benchmarks/results'
 	@echo 'make bench-paths   the cost of path scores and bounds; make bench-traces   error of trace estimators'
@@ -29,7 +30,7 @@ help:
 	@echo '         TORCH_INDEX=<url>     an index that has the wanted build of torch (after make clean)'
 
 verify: $(RUN_STAMP)
-	$(BIN)/python -m proofs_check --level $(LEVEL) $(if $(ONLY),--only $(ONLY)) --report report
+	$(BIN)/python -m proofs_check --level $(LEVEL) $(if $(ONLY),--only $(ONLY)) --jobs $(JOBS) --report report
 
 test: $(DEV_STAMP)
 	$(BIN)/python -m pytest -q -n $(JOBS)

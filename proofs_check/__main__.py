@@ -61,6 +61,9 @@ def parser() -> argparse.ArgumentParser:
         "--only", metavar="ID", help="check one claim and its sub-claims: P2 is P2 and P2.*"
     )
     result.add_argument(
+        "--jobs", metavar="N", type=int, default=1, help="claims at a time (default 1)"
+    )
+    result.add_argument(
         "--report", metavar="DIR", type=Path, help="write index.html and verdicts.json into DIR"
     )
     result.add_argument("--json", metavar="FILE", type=Path, help="write the verdicts as JSON")
@@ -92,11 +95,13 @@ def _checked_run(arguments: argparse.Namespace, errors: Console) -> int:
     # Imported here because they load torch, which --help does not need.
     import torch
 
+    from ntktheory.checks import check_count
     from proofs_check.runner import collect
 
     torch.set_num_threads(1)  # the checks are many and small
     warnings.filterwarnings("ignore", message="Using padding='same' with even kernel lengths")
     try:
+        check_count("--jobs", arguments.jobs)
         _check_targets(arguments)
         suite = collect(arguments.only)
     except ValueError as error:
@@ -118,7 +123,7 @@ def run(suite: "Suite", arguments: argparse.Namespace, console: Console) -> int:
     """
     from proofs_check.runner import suite_passed, write_json
 
-    report = _run_with_progress(suite, arguments.level, console)
+    report = _run_with_progress(suite, arguments, console)
     print_report(report, console)
     if arguments.json is not None:
         write_json(report, arguments.json)
@@ -158,7 +163,9 @@ def _check_targets(arguments: argparse.Namespace) -> None:
             ) from error
 
 
-def _run_with_progress(suite: "Suite", level: Any, console: Console) -> dict[str, Any]:
+def _run_with_progress(
+    suite: "Suite", arguments: argparse.Namespace, console: Console
+) -> dict[str, Any]:
     from proofs_check.runner import run_suite
 
     columns = (
@@ -176,7 +183,7 @@ def _run_with_progress(suite: "Suite", level: Any, console: Console) -> dict[str
         def show(id_: str) -> None:
             bar.update(task, description=f"checking {id_:<18}", completed=next(started))
 
-        return run_suite(suite, level, progress=show)
+        return run_suite(suite, arguments.level, jobs=arguments.jobs, progress=show)
 
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:

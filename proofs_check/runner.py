@@ -3,19 +3,23 @@
 import importlib
 import json
 import math
+import multiprocessing
 import os
 import pkgutil
 import platform
+import signal
 import subprocess
+import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ntktheory.checks import check_choice, complaint
+from ntktheory.checks import check_choice, check_count, complaint
 from proofs_check.claim import CLAIMS, KINDS, LEVELS, STATUSES, Claim, Level, Outcome
 from proofs_check.ledger import Row, load_ledger
 
@@ -110,24 +114,33 @@ def collect(only: str | None = None) -> Suite:
 
 
 def run_suite(
-    suite: Suite, level: Level = "quick", *, progress: Callable[[str], None] = lambda id_: None
+    suite: Suite,
+    level: Level = "quick",
+    *,
+    jobs: int = 1,
+    progress: Callable[[str], None] = lambda id_: None,
 ) -> Report:
     """Run every selected claim and its mutants.
 
     Args:
         suite: What to run.
         level: ``quick`` or ``full``.
-        progress: Called with each claim's id before it runs.
+        jobs: Claims at a time, each in a process. Verdicts do not depend on it. Outside Linux, where a
+            process that holds torch cannot safely be forked, they run one after another.
+        progress: Called with each claim's id when it is next in the order of the ledger.
 
     Returns:
         The report, JSON-able.
+
+    Raises:
+        ValueError: If ``level`` is unknown, or ``jobs`` is not a positive whole number.
+        BrokenProcessPool: If a process dies, of memory for instance.
     """
     check_choice("level", level, LEVELS)
+    check_count("jobs", jobs)
     start = time.perf_counter()
     entries, total = [], 0.0
-    for row in suite.rows.values():
-        progress(row.id)
-        entry, false_alarm = run_row(row, suite, level)
+    for entry, false_alarm in _entries(suite, level, jobs, progress):
         entries.append(entry)
         total += false_alarm
     report = {
@@ -139,6 +152,45 @@ def run_suite(
         "claims": entries,
     }
     return jsonable(report)
+
+
+def _entries(
+    suite: Suite, level: Level, jobs: int, progress: Callable[[str], None]
+) -> Iterator[tuple[dict[str, Any], float]]:
+    if jobs == 1 or len(suite.rows) < 2 or sys.platform != "linux":
+        for row in suite.rows.values():
+            progress(row.id)
+            yield run_row(row, suite, level)
+        return
+    # Checks are closures, which cannot be sent to a process; a forked one has them already.
+    context = multiprocessing.get_context("fork")
+    pool = ProcessPoolExecutor(jobs, context, _begin_work, (suite, level))
+    try:
+        futures = {id_: pool.submit(_run_in_process, id_) for id_ in suite.rows}
+        for id_, future in futures.items():
+            progress(id_)
+            yield future.result()
+    except BaseException:
+        for child in multiprocessing.active_children():
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_work: tuple[Suite, Level] | None = None
+
+
+def _begin_work(suite: Suite, level: Level) -> None:
+    global _work
+    _work = suite, level
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its processes itself
+
+
+def _run_in_process(id_: str) -> tuple[dict[str, Any], float]:
+    suite, level = _work  # type: ignore[misc]
+    entry, false_alarm = run_row(suite.rows[id_], suite, level)
+    return jsonable(entry), false_alarm
 
 
 def run_row(row: Row, suite: Suite, level: Level) -> tuple[dict[str, Any], float]:

@@ -1,6 +1,7 @@
 """N1–N3: the kernel is a Gram matrix, a sum over layers, and has a trace that needs no kernel."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -27,11 +28,17 @@ def as_matrix(theta: Tensor) -> Tensor:
     return theta.permute(0, 2, 1, 3).reshape(n * c, m * c)
 
 
-def _reference(
-    net: cases.Network, masks: dict[str, Tensor] | None = None, **options: Any
-) -> Tensor:
+@cache
+def _rows(net: cases.Network, masked: bool) -> dict[str, Tensor]:
+    """Return the reference's Jacobian, [NC, parameter] by name: the claims and their mutants share it."""
     f = functional(net.model)
-    return reference.ntk(f.model_fn, f.params, masks, net.x, **options)
+    j = reference.jacobian(f.model_fn, f.params, masks_of(net, masked), net.x)
+    return {name: rows.flatten(2).flatten(0, 1) for name, rows in j.items()}
+
+
+def masks_of(net: cases.Network, masked: bool) -> dict[str, Tensor] | None:
+    """Return seeded masks of a fixed network, or None."""
+    return cases.random_masks(net.model) if masked else None
 
 
 # --- mutants -------------------------------------------------------------------------------------
@@ -165,11 +172,13 @@ def gram_matrix(level: Level, kernel: Kernel) -> Outcome:
     """Θ = J Jᵀ: equal to the reference, symmetric, no negative eigenvalue, trace = ‖J‖_F²."""
     worst, rows = Worst(), []
     for net in (*cases.networks(), *cases.real_networks()):
-        f = functional(net.model)
+        if worst.broken:
+            break
         theta = as_matrix(kernel(net.model, net.x))
-        j = reference.jacobian(f.model_fn, f.params, None, net.x)
+        j = _rows(net, False)
         frobenius = float(sum(t.square().sum() for t in j.values()))
-        worst.see(f"{net.name}: Θ", theta, as_matrix(_reference(net)))
+        exact = sum((t @ t.T for t in j.values()), torch.zeros(()))
+        worst.see(f"{net.name}: Θ", theta, exact)
         worst.see(f"{net.name}: Θ − Θᵀ", theta, theta.T)
         eigenvalues = torch.linalg.eigvalsh(theta)
         low, high = float(eigenvalues[0]), float(eigenvalues[-1])
@@ -194,12 +203,19 @@ def gram_matrix(level: Level, kernel: Kernel) -> Outcome:
         if Worst().see("", theta, exact) > 1e-12 or not torch.equal(theta, theta.T):
             raise Broken(f"{case}\nΘ = {theta.tolist()}\nJJᵀ = {exact.tolist()}")
 
-    found = search(strategies.networks(), check, 40 if level == "quick" else 400)
-    evidence = worst.numbers() | {"examples": found.examples, "real_data": rows}
-    counterexample = worst.counterexample or found.counterexample
-    return Outcome(
-        "refuted" if counterexample else "holds", "property", SCOPE, evidence, counterexample
-    )
+    return _with_search(worst, rows, check, level)
+
+
+def _with_search(
+    worst: Worst, rows: list[dict[str, Any]], check: Callable[[strategies.Case], None], level: Level
+) -> Outcome:
+    """Search drawn networks too, if the fixed ones hold."""
+    examples, broken = 0, worst.counterexample
+    if broken is None:
+        found = search(strategies.networks(), check, 40 if level == "quick" else 400)
+        examples, broken = found.examples, found.counterexample
+    evidence = worst.numbers() | {"examples": examples, "real_data": rows}
+    return Outcome("refuted" if broken else "holds", "property", SCOPE, evidence, broken)
 
 
 @claim(
@@ -215,21 +231,21 @@ def sum_over_layers(level: Level, kernel: Kernel) -> Outcome:
     """Θ = Σ_l Θ_l, every term equal to its reference and positive semi-definite, masked too."""
     worst, rows = Worst(), []
     for net in (*cases.networks(), *cases.real_networks()):
-        names = list(functional(net.model).params)
-        for masks in (None, cases.random_masks(net.model)):
-            where = f"{net.name}, {'masked' if masks else 'dense'}"
+        for masked in (False, True):
+            if worst.broken:
+                break
+            masks, where = masks_of(net, masked), f"{net.name}, {'masked' if masked else 'dense'}"
             total: Tensor | float = 0.0
             share = {}
-            for name in names:
+            for name, j in _rows(net, masked).items():
                 term = as_matrix(kernel(net.model, net.x, select=[name], masks=masks))
-                exact = as_matrix(_reference(net, masks, names=(name,)))
-                worst.see(f"{where}: Θ of {name}", term, exact)
+                worst.see(f"{where}: Θ of {name}", term, j @ j.T)
                 low, high = torch.linalg.eigvalsh(term)[[0, -1]].tolist()
                 worst.require(f"{where}: eigenvalue {low:.3e} of {name}", low >= -1e-12 * abs(high))
                 total, share[name] = total + term, float(term.trace())
             theta = as_matrix(kernel(net.model, net.x, masks=masks))
             worst.see(f"{where}: Σ_l Θ_l", total, theta)
-            if net in cases.real_networks() and masks is None:
+            if net in cases.real_networks() and not masked:
                 whole = float(theta.trace())
                 rows += real_rows(
                     net, {f"share of {n} in Tr Θ": v / whole for n, v in share.items()}
@@ -255,11 +271,13 @@ def trace_without_kernel(level: Level, trace: Trace) -> Outcome:
     worst, rows = Worst(), []
     for net in (*cases.networks(), *cases.real_networks()):
         f = functional(net.model)
-        for masks in (None, cases.random_masks(net.model)):
-            where = f"{net.name}, {'masked' if masks else 'dense'}"
-            exact = reference.trace(f.model_fn, f.params, masks, net.x)
-            j = reference.jacobian(f.model_fn, f.params, masks, net.x)
-            by_sample = sum(t.flatten(1).square().sum(1) for t in j.values())
+        for masked in (False, True):
+            if worst.broken:
+                break
+            masks, where = masks_of(net, masked), f"{net.name}, {'masked' if masked else 'dense'}"
+            squares = {name: j.square() for name, j in _rows(net, masked).items()}
+            exact = {name: s.sum(0).reshape(f.params[name].shape) for name, s in squares.items()}
+            by_sample = sum(s.sum(1).unflatten(0, (len(net.x), -1)).sum(1) for s in squares.values())
             total = float(sum(t.sum() for t in exact.values()))
             gap = worst.see(f"{where}: total", trace(net.model, net.x, masks=masks), total)
             worst.see(
@@ -271,7 +289,7 @@ def trace_without_kernel(level: Level, trace: Trace) -> Outcome:
             worst.see_each(where, trace(net.model, net.x, per="layer", masks=masks), layers)
             worst.see_each(where, trace(net.model, net.x, per="parameter", masks=masks), exact)
             if net in cases.real_networks():
-                label = "Tr Θ, 60 % of the weights" if masks else "Tr Θ"
+                label = "Tr Θ, 60 % of the weights" if masked else "Tr Θ"
                 rows += real_rows(net, {label: total, f"{label}: gap to ‖J‖_F²": gap})
 
     def check(case: strategies.Case) -> None:
@@ -282,12 +300,7 @@ def trace_without_kernel(level: Level, trace: Trace) -> Outcome:
         if Worst().see("", value, total) > 1e-12:
             raise Broken(f"{case}\ntrace {value}, ‖J‖_F² {total}")
 
-    found = search(strategies.networks(), check, 40 if level == "quick" else 400)
-    evidence = worst.numbers() | {"examples": found.examples, "real_data": rows}
-    counterexample = worst.counterexample or found.counterexample
-    return Outcome(
-        "refuted" if counterexample else "holds", "property", SCOPE, evidence, counterexample
-    )
+    return _with_search(worst, rows, check, level)
 
 
 def real_rows(net: cases.Network, numbers: dict[str, float]) -> list[dict[str, Any]]:

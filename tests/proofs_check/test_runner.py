@@ -1,6 +1,9 @@
 """The runner: what is a pass, what is a kill, and that nothing is skipped silently."""
 
 import json
+import os
+import sys
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +149,33 @@ def test_an_unknown_id_is_refused_with_the_list_of_ids() -> None:
 def test_an_unknown_level_is_refused() -> None:
     with pytest.raises(ValueError, match="level must be one of 'full', 'quick', got 'slow'"):
         run_suite(suite(), "slow")  # type: ignore[arg-type]
+
+
+def test_claims_two_at_a_time_give_the_same_report() -> None:
+    pairs = [(row(f"A{k}"), claim(f"A{k}", false_alarm=k * 1e-9)) for k in range(5)]
+    pairs += [(row("A5"), claim("A5", status="refuted", counterexample="x = 1"))]
+    shown: list[str] = []
+    one = run_suite(suite(*pairs))
+    two = run_suite(suite(*pairs), jobs=2, progress=shown.append)
+    for found in (one, two):
+        for entry in found["claims"]:
+            entry["seconds"] = 0.0
+    assert one["claims"] == two["claims"]
+    assert one["total_false_alarm"] == two["total_false_alarm"] == pytest.approx(1e-8)
+    assert shown == [f"A{k}" for k in range(6)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
+def test_a_process_that_dies_is_not_taken_for_a_verdict() -> None:
+    dies = Claim("A1", lambda level, f: f(), {"f": lambda: os._exit(3)}, {"m": {"f": float}})
+    with pytest.raises(BrokenProcessPool):
+        run_suite(suite((row(), dies), (row("A2"), claim("A2"))), jobs=2)
+
+
+@pytest.mark.parametrize("jobs", [0, -1, 1.5, True])
+def test_a_number_of_jobs_that_is_none_is_refused(jobs: Any) -> None:
+    with pytest.raises(ValueError, match="jobs must be"):
+        run_suite(suite((row(), claim())), jobs=jobs)
 
 
 def test_a_check_outside_the_ledger_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
