@@ -18,6 +18,7 @@ from ntktheory.checks import check_choice, check_finite, complaint
 Params = dict[str, Tensor]
 Masks = Mapping[str, Tensor]
 ModelFn = Callable[..., Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
 Select = str | Iterable[str] | Callable[[str, Tensor], bool] | None
 
 

@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ntktheory.checks import check_choice, complaint
-from ntktheory.functional import FunctionalModel, Params, functional
+from ntktheory.functional import FunctionalModel, Loss, Params, functional
 from ntktheory.models import mlp
-from ntktheory.pruning.scoring import Loss
 
 OUTPUTS = {"mse": 1, "cross_entropy": 2, "logistic": 1}
 """The losses, and how many outputs each has. ``logistic`` is cross-entropy with one logit."""

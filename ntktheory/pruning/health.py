@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from ntktheory.checks import check_input_shape, check_masks
+from ntktheory.checks import UnsupportedModule, check_input_shape, check_masks, complaint
 from ntktheory.functional import FunctionalModel, Masks, evaluate, functional, masked, to_dtype
 from ntktheory.pruning.masks import carried_masks
 from ntktheory.pruning.scoring import check_own_weights, check_prunable
@@ -95,7 +95,7 @@ def mask_health(
         ValueError: If nothing is prunable, a layer computes its weight from other parameters, a mask or
             the shape does not fit, or the model is in train mode.
         NumericalError: If the model's outputs are not finite.
-        UnsupportedModule: If the network calls a function without a path rule.
+        UnsupportedModule: If the network calls a function without a path rule, or reads tokens.
 
     Cost:
         Two forward and one backward pass on one sample, in float64.
@@ -113,6 +113,7 @@ def mask_health(
     own = functional(model)
     check_own_weights(model)
     check_prunable(own)
+    _check_real_inputs(model)
     check_input_shape(input_shape)
     check_masks(masks, {name: own.params[name] for name in own.prunable}, binary=True)
     kept = {
@@ -135,6 +136,14 @@ def mask_health(
         sum(int(mask.sum()) for mask in live.values()) / total,
         live,
     )
+
+
+def _check_real_inputs(model: nn.Module | FunctionalModel) -> None:
+    tables = (nn.Embedding, nn.EmbeddingBag)
+    if isinstance(model, nn.Module) and any(isinstance(m, tables) for m in model.modules()):
+        what = "a network that looks tokens up in a table"
+        remedy = "Pass the part of it after the table, with the shape of what the table returns."
+        raise UnsupportedModule(complaint("model", "a network of real inputs", what, remedy))
 
 
 def _kinds(model: nn.Module | FunctionalModel) -> dict[str, tuple[int, bool]]:

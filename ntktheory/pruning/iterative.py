@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from ntktheory.checks import complaint
 from ntktheory.files import check_folder
-from ntktheory.functional import FunctionalModel, functional
+from ntktheory.functional import FunctionalModel, Loss, functional
 from ntktheory.pruning.budgets import Budget, check_budget, floors, keep_by_budget
 from ntktheory.pruning.masks import carried_masks
 from ntktheory.pruning.rounds import Round, summarised
 from ntktheory.pruning.run_files import Digests, describe_run, described, load_run, save_run
 from ntktheory.pruning.schedules import Schedule, densities
 from ntktheory.pruning.scorers.registry import find_scorer
-from ntktheory.pruning.scoring import Loss, check_own_weights, check_prunable, score
+from ntktheory.pruning.scoring import check_own_weights, check_prunable, score
 from ntktheory.pruning.topk import kept_count
 
 Masks = dict[str, Tensor]

@@ -20,6 +20,7 @@ from ntktheory.checks import (
 from ntktheory.estimators.batch_norm_modes import with_batch_statistics
 from ntktheory.functional import (
     FunctionalModel,
+    Loss,
     Masks,
     Params,
     computed_weight,
@@ -31,7 +32,6 @@ from ntktheory.functional import (
 )
 from ntktheory.pruning.labels import check_class_labels, check_labels
 from ntktheory.pruning.scorers.registry import SUPPLIED, Scorer, check_options, find_scorer
-from ntktheory.pruning.scorers.snip import Loss as Loss
 
 
 def score(

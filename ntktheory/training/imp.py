@@ -27,7 +27,7 @@ State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Round:
+class TrainedRound:
     """One round: train, then prune.
 
     Attributes:
@@ -67,7 +67,7 @@ class TrainedMasks:
     model: nn.Module
     first_step: int
     density: float
-    history: tuple[Round, ...]
+    history: tuple[TrainedRound, ...]
 
 
 def training_on(
@@ -254,7 +254,7 @@ def _rounds(
             "model": fingerprint(model.state_dict()),
             "training": getattr(train_fn, "fingerprint", lambda: None)(),
         }
-    history: list[Round] = []
+    history: list[TrainedRound] = []
     if checkpoint is not None and checkpoint.exists():
         masks, state, early, history = _resume(checkpoint, call)
     for position in range(len(history), len(counts)):
@@ -270,7 +270,7 @@ def _rounds(
         seconds = time.perf_counter() - start
         kept = counts[position]
         history.append(
-            Round(kept, kept / total, threshold, per_layer, losses[0], losses[-1], seconds)
+            TrainedRound(kept, kept / total, threshold, per_layer, losses[0], losses[-1], seconds)
         )
         if checkpoint is not None:
             _save(checkpoint, call, masks, state, early, history)
@@ -407,7 +407,7 @@ def _save(
     masks: dict[str, Tensor],
     state: State,
     early: State,
-    history: list[Round],
+    history: list[TrainedRound],
 ) -> None:
     groups = {"masks": masks, "state": state, "early": early}
     tensors = {f"{group}/{name}": t for group, one in groups.items() for name, t in one.items()}
@@ -416,14 +416,14 @@ def _save(
 
 def _resume(
     path: Path, call: dict[str, Any]
-) -> tuple[dict[str, Tensor], State, State, list[Round]]:
+) -> tuple[dict[str, Tensor], State, State, list[TrainedRound]]:
     """Return masks, state, early state and history of a killed run.
 
     Raises:
         ValueError: If it was another run.
     """
     tensors, values = load_checkpoint(path)
-    history = [Round(**entry) for entry in values.pop("history", [])]
+    history = [TrainedRound(**entry) for entry in values.pop("history", [])]
     if values != call:
         raise ValueError(
             complaint("checkpoint", "of the same call", f"{path} of another", "Move it away.")

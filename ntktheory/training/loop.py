@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ntktheory.checks import NumericalError, check_batch, check_choice, check_count, complaint
+from ntktheory.functional import Loss
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 Optimizer = Literal["sgd", "adam"]
 Schedule = Literal["constant", "cosine"]
 OPTIMIZERS: tuple[Optimizer, ...] = ("sgd", "adam")

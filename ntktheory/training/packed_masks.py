@@ -8,14 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ntktheory.checks import check_choice, complaint
-from ntktheory.functional import FunctionalModel, Params, functional, to_dtype
+from ntktheory.functional import FunctionalModel, Loss, Params, functional, to_dtype
 from ntktheory.pruning.budgets import layer_counts
 from ntktheory.pruning.schedules import densities
 from ntktheory.pruning.scorers.registry import Scorer, check_options, find_scorer
 from ntktheory.pruning.scoring import score
 from ntktheory.pruning.topk import keep_highest, kept_count
 from ntktheory.training.imp import DROP
-from ntktheory.training.loop import Loss
 
 PackedMasks = dict[str, Tensor]
 Budget = Literal["global", "uniform"]

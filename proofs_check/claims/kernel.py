@@ -29,16 +29,16 @@ def as_matrix(theta: Tensor) -> Tensor:
 
 
 @cache
-def _rows(net: cases.Network, masked: bool) -> dict[str, Tensor]:
-    """Return the reference's Jacobian, [NC, parameter] by name: the claims and their mutants share it."""
+def _rows(net: cases.Network, sparse: bool) -> dict[str, Tensor]:
+    """Return the reference's Jacobian, [NC, parameter] by name; mutants share it."""
     f = functional(net.model)
-    j = reference.jacobian(f.model_fn, f.params, masks_of(net, masked), net.x)
+    j = reference.jacobian(f.model_fn, f.params, masks_of(net, sparse), net.x)
     return {name: rows.flatten(2).flatten(0, 1) for name, rows in j.items()}
 
 
-def masks_of(net: cases.Network, masked: bool) -> dict[str, Tensor] | None:
+def masks_of(net: cases.Network, sparse: bool) -> dict[str, Tensor] | None:
     """Return seeded masks of a fixed network, or None."""
-    return cases.random_masks(net.model) if masked else None
+    return cases.random_masks(net.model) if sparse else None
 
 
 # --- mutants -------------------------------------------------------------------------------------
@@ -231,13 +231,13 @@ def sum_over_layers(level: Level, kernel: Kernel) -> Outcome:
     """Θ = Σ_l Θ_l, every term equal to its reference and positive semi-definite, masked too."""
     worst, rows = Worst(), []
     for net in (*cases.networks(), *cases.real_networks()):
-        for masked in (False, True):
+        for sparse in (False, True):
             if worst.broken:
                 break
-            masks, where = masks_of(net, masked), f"{net.name}, {'masked' if masked else 'dense'}"
+            masks, where = masks_of(net, sparse), f"{net.name}, {'masked' if sparse else 'dense'}"
             total: Tensor | float = 0.0
             share = {}
-            for name, j in _rows(net, masked).items():
+            for name, j in _rows(net, sparse).items():
                 term = as_matrix(kernel(net.model, net.x, select=[name], masks=masks))
                 worst.see(f"{where}: Θ of {name}", term, j @ j.T)
                 low, high = torch.linalg.eigvalsh(term)[[0, -1]].tolist()
@@ -245,7 +245,7 @@ def sum_over_layers(level: Level, kernel: Kernel) -> Outcome:
                 total, share[name] = total + term, float(term.trace())
             theta = as_matrix(kernel(net.model, net.x, masks=masks))
             worst.see(f"{where}: Σ_l Θ_l", total, theta)
-            if net in cases.real_networks() and not masked:
+            if net in cases.real_networks() and not sparse:
                 whole = float(theta.trace())
                 rows += real_rows(
                     net, {f"share of {n} in Tr Θ": v / whole for n, v in share.items()}
@@ -271,13 +271,15 @@ def trace_without_kernel(level: Level, trace: Trace) -> Outcome:
     worst, rows = Worst(), []
     for net in (*cases.networks(), *cases.real_networks()):
         f = functional(net.model)
-        for masked in (False, True):
+        for sparse in (False, True):
             if worst.broken:
                 break
-            masks, where = masks_of(net, masked), f"{net.name}, {'masked' if masked else 'dense'}"
-            squares = {name: j.square() for name, j in _rows(net, masked).items()}
+            masks, where = masks_of(net, sparse), f"{net.name}, {'masked' if sparse else 'dense'}"
+            squares = {name: j.square() for name, j in _rows(net, sparse).items()}
             exact = {name: s.sum(0).reshape(f.params[name].shape) for name, s in squares.items()}
-            by_sample = sum(s.sum(1).unflatten(0, (len(net.x), -1)).sum(1) for s in squares.values())
+            by_sample = sum(
+                s.sum(1).unflatten(0, (len(net.x), -1)).sum(1) for s in squares.values()
+            )
             total = float(sum(t.sum() for t in exact.values()))
             gap = worst.see(f"{where}: total", trace(net.model, net.x, masks=masks), total)
             worst.see(
@@ -289,7 +291,7 @@ def trace_without_kernel(level: Level, trace: Trace) -> Outcome:
             worst.see_each(where, trace(net.model, net.x, per="layer", masks=masks), layers)
             worst.see_each(where, trace(net.model, net.x, per="parameter", masks=masks), exact)
             if net in cases.real_networks():
-                label = "Tr Θ, 60 % of the weights" if masked else "Tr Θ"
+                label = "Tr Θ, 60 % of the weights" if sparse else "Tr Θ"
                 rows += real_rows(net, {label: total, f"{label}: gap to ‖J‖_F²": gap})
 
     def check(case: strategies.Case) -> None:

@@ -157,7 +157,8 @@ def hutchinson_unbiased(
     level: Level, forms: Forms, variance: Callable[..., Tensor], estimator: Estimator
 ) -> Outcome:
     """Mean and variance over all signs and by Gaussian cubature (T0); the sampler by e-values (T1)."""
-    worst, rows = Worst(), []
+    worst = Worst()
+    rows: list[dict[str, Any]] = []
     for name, A in matrices(4).items():
         design = cubature5({"z": A[:, :1]})
         for law, points, weights in (
@@ -221,7 +222,8 @@ def _not_orthonormal(products: MatMat, S: Tensor, Z: Tensor) -> tuple[Tensor, Te
 )
 def hutchpp_unbiased(level: Level, parts: Parts, estimator: Estimator) -> Outcome:
     """Mean, variance and squared error over all signs (T0); Gaussian draws by e-values (T1)."""
-    worst, rows, n, g = Worst(), [], 3, 2
+    worst, n, g = Worst(), 3, 2
+    rows: list[dict[str, Any]] = []
     for name, A in matrices(n).items():
 
         def estimate(Z: Tensor, A: Tensor = A) -> tuple[Tensor, Tensor]:
@@ -280,7 +282,8 @@ def _always_rescaled(products: MatMat, omega: Tensor, *, rescale: bool) -> Tenso
 )
 def xtrace_unbiased(level: Level, samples: Callable[..., Tensor], estimator: Estimator) -> Outcome:
     """Every leave-one-out estimate over all signs (T0); rescaled Gaussian draws by e-values (T1)."""
-    worst, rows = Worst(), []
+    worst = Worst()
+    rows: list[dict[str, Any]] = []
     for n, m in ((3, 2), (4, 2)):
         for name, A in matrices(n).items():
             run = torch.func.vmap(lambda Z, A=A: samples(times(A), Z, rescale=False))
@@ -353,7 +356,8 @@ def output_probes_unbiased(
     level: Level, pullbacks: Callable[..., Tensor], estimator: Estimator
 ) -> Outcome:
     """Per sample: mean and variance over all signs and by cubature (T0); the sampler by e-values."""
-    worst, rows = Worst(), []
+    worst = Worst()
+    rows: list[dict[str, Any]] = []
     generator = torch.Generator().manual_seed(3)
     model = mlp([2, 3, 3], bias=True, generator=generator, **OPTIONS)
     f, x = functional(model), torch.randn(2, 2, generator=generator, **OPTIONS)

@@ -262,6 +262,13 @@ def test_networks_without_paths_are_refused():
         mask_health(Squaring(), input_shape=[3])
 
 
+def test_a_network_that_reads_tokens_is_refused():
+    net = nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(12, 2)).eval()
+    with pytest.raises(UnsupportedModule, match="model must be a network of real inputs, got"):
+        mask_health(net, input_shape=[3])
+    assert mask_health(net[1:], input_shape=[3, 4]).density == 1
+
+
 def test_what_does_not_fit():
     net = mlp([3, 4, 2])
     with pytest.raises(ValueError, match=r"masks\['layer1\.weight'\] must be of shape \[4, 3\]"):

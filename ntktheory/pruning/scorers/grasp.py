@@ -5,11 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ntktheory.functional import Masks, ModelFn, Params, masked
+from ntktheory.functional import Loss, Masks, ModelFn, Params, masked
 from ntktheory.paths.scales import Scaled, power, presentable, size
 from ntktheory.pruning.scorers.arguments import check_positive_number
 from ntktheory.pruning.scorers.gradients import gradient_and_more
-from ntktheory.pruning.scorers.snip import Loss
 
 TEMPERATURE = 200.0
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ntktheory.functional import Masks, ModelFn, Params, masked
-from ntktheory.pruning.scorers.snip import Loss, snip
+from ntktheory.functional import Loss, Masks, ModelFn, Params, masked
+from ntktheory.pruning.scorers.snip import snip
 
 
 def iter_snip(

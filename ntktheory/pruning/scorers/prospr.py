@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ntktheory.functional import Masks, ModelFn, Params, masked
+from ntktheory.functional import Loss, Masks, ModelFn, Params, masked
 from ntktheory.pruning.scorers.arguments import check_fraction, check_positive_number, check_steps
 from ntktheory.pruning.scorers.gradients import gradient
-from ntktheory.pruning.scorers.snip import Loss
 
 
 def prospr(

@@ -1,13 +1,11 @@
 """SNIP: how much the loss depends on whether a weight is there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from ntktheory.functional import Masks, ModelFn, Params, masked
+from ntktheory.functional import Loss, Masks, ModelFn, Params, masked
 from ntktheory.pruning.scorers.gradients import gradient
-
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def snip(
