@@ -36,7 +36,7 @@ from ntktheory.pruning.schedules import densities  # noqa: E402
 from ntktheory.pruning.topk import kept_count  # noqa: E402
 
 RECORD = ROOT / "proofs_check" / "records" / "P3.collapse.json"
-ROUNDS = {"mlp": 50, "vgg-like": 50, "resnet20": 30}
+ROUNDS = {"mlp": 100, "vgg-like": 100, "resnet20": 30}
 SAMPLES = 16
 DOUBLE = torch.float64
 

@@ -151,7 +151,7 @@ class Effort:
     sums: int
 
 
-EFFORT = {"quick": Effort(2, 5, 30), "full": Effort(200, 1000, 10_000)}
+EFFORT = {"quick": Effort(1, 3, 20), "full": Effort(200, 1000, 10_000)}
 
 
 @claim(
@@ -292,7 +292,7 @@ def lower_bounds(level: Level, bounds: Bounds, kernel: Callable[..., Tensor]) ->
 
     broken = None
     for family, nets in strategies.FAMILIES.items():
-        fixed, drawn = strategies.family_cases(family), 5 if level == "quick" else 300
+        fixed, drawn = strategies.family_cases(family), 3 if level == "quick" else 300
         found = search(strategies.masked(nets), check, drawn, fixed)
         examples[family] = found.examples
         broken = found.counterexample

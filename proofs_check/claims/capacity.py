@@ -243,6 +243,12 @@ def check_order(level: Level, load: Load, statistic: Statistic) -> Outcome:
     return outcome(level, load, statistic, LABELS, pairs_of(learned))
 
 
+@claim("F8.imp", subjects={"load": recorded, "statistic": differences}, mutants=NOT_SUPPORTED)
+def check_imp(level: Level, load: Load, statistic: Statistic) -> Outcome:
+    """Return the verdict on iterative pruning above all four methods, on average over the densities."""
+    return outcome(level, load, statistic, LABELS, pairs_of(("imp",)), averaged=True)
+
+
 @claim(
     "F8.magnitude_after",
     subjects={"load": recorded, "statistic": differences},

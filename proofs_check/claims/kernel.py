@@ -212,7 +212,7 @@ def _with_search(
     """Search drawn networks too, if the fixed ones hold."""
     examples, broken = 0, worst.counterexample
     if broken is None:
-        found = search(strategies.networks(), check, 40 if level == "quick" else 400)
+        found = search(strategies.networks(), check, 25 if level == "quick" else 400)
         examples, broken = found.examples, found.counterexample
     evidence = worst.numbers() | {"examples": examples, "real_data": rows}
     return Outcome("refuted" if broken else "holds", "property", SCOPE, evidence, broken)

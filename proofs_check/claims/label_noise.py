@@ -240,6 +240,39 @@ def check_training(level: Level, load: Load, statistic: Statistic) -> Outcome:
 
 
 @claim(
+    "F9.rate",
+    subjects={"load": recorded, "statistic": faster},
+    mutants=SPOILT
+    | {
+        "a record that stands still": {"load": changed(_frozen)},
+        "slower taken for faster": {"statistic": _negated(faster)},
+    },
+)
+def check_rate(level: Level, load: Load, statistic: Statistic) -> Outcome:
+    """Return the verdict on F9.rate: the mean of q over the run grows with the learning rate."""
+    record = load()
+    return outcome(level, record, statistic(record), "rates")
+
+
+@claim(
+    "F9.noise",
+    subjects={"load": recorded, "statistic": falls, "left": remainder},
+    mutants=SPOILT
+    | {
+        "a record that stands still": {"load": changed(_frozen)},
+        "more noise taken for less": {"statistic": _negated(falls)},
+        "nothing vanishes": {"left": lambda *_: Interval(0.5, 0.4, 0.6, 1e-9, 10)},
+    },
+)
+def check_noise(
+    level: Level, load: Load, statistic: Statistic, left: Callable[..., Interval]
+) -> Outcome:
+    """Return the verdict on F9.noise: q falls with the noise on gradients, and at last vanishes."""
+    record, part = load(), "noise absolute"
+    return outcome(level, record, statistic(record, part), part, left=left(record, part))
+
+
+@claim(
     "F9.pruning",
     subjects={"load": recorded, "statistic": drops},
     mutants=SPOILT
