@@ -8,7 +8,9 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import binom, chi, norm
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.ntk_sap_rounds import SHAPE, flops
 from experiments.false_alarms import (
     DELTA,
     objective_law,
@@ -31,7 +33,7 @@ from experiments.finite_difference_bias import (
 )
 from ntktheory.estimators.evidence import check_mean
 from ntktheory.estimators.moments import expected_finite_difference
-from ntktheory.models import mlp
+from ntktheory.models import mlp, vgg
 from ntktheory.probes import sample_gaussian, sample_rademacher
 
 
@@ -140,3 +142,16 @@ class TestFalseAlarms:
             x = law.draw(np.random.default_rng(4), 1_000_000)
             assert x.mean() == pytest.approx(law.mean, abs=5e-3 * math.sqrt(law.variance))
             assert x.var() == pytest.approx(law.variance, rel=0.05)
+
+
+class TestNtkSapRounds:
+    def test_products_of_a_score(self):
+        """Nine products of a forward pass' size: three per layer, forwards and twice backwards."""
+        net, samples = vgg(16, 10, width=4), 6
+        with FlopCounterMode(display=False) as counter:
+            net(torch.ones(samples, *SHAPE))
+        options = {"input_shape": SHAPE, "samples": samples, "realizations": 1}
+        ratio = flops(net, "cpu", options) / counter.get_total_flops()
+        assert (
+            8.5 < ratio < 11.5
+        )  # the first layer needs no slope of inputs; outputs are checked once
