@@ -2,9 +2,9 @@
 
 ``python benchmarks/ntk_sap_rounds.py --device cuda`` prunes VGG-16 with batch norm, 3×32×32 and 100
 outputs, in 100 rounds of one realisation and writes ``benchmarks/results/ntk_sap_rounds.json``, one
-entry per kind of device. Products are counted by torch's flop counter during one score, the same in every round;
-the device's rate is that of its best of several square matrix products of ``--size``, float32, TF32 off.
-On the CPU one thread is used; take few rounds there.
+entry per kind of device. Products are counted by torch's flop counter during one score, the same in
+every round; the device's rate is that of its best of several square matrix products of ``--size``,
+float32, TF32 off. On the CPU one thread is used; take few rounds there.
 """
 
 import argparse
