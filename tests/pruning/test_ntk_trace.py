@@ -9,6 +9,8 @@ from ntktheory import ntk_trace as trace_of
 from ntktheory.functional import masked
 from ntktheory.models import cifar_resnet, mlp
 from ntktheory.ntk import reference
+from ntktheory.ntk.layerwise import plan
+from ntktheory.ntk.trace_gradient import gradient_chunk
 from ntktheory.pruning.scorers.ntk_trace import ntk_trace
 from ntktheory.pruning.scorers.ntk_trace_saliency import ntk_trace_saliency
 from proofs_check import cases
@@ -244,6 +246,21 @@ def test_weights_of_dropped_parameters_do_not_matter_to_the_trace():
     found = ntk_trace(f.model_fn, f.params, masks, x, f.prunable)
     zeroed = ntk_trace(f.model_fn, masked(f.params, masks), masks, x, f.prunable)
     assert all(torch.equal(zeroed[name], score) for name, score in found.items())
+
+
+def test_chunks_hold_rows_of_weights_at_positions_only():
+    """A Linear on vectors needs no row per sample: its chunk does not shrink with its weights."""
+    sizes = {}
+    for width in (64, 4096):
+        for name, net, shape in (
+            ("vectors", nn.Linear(width, 64, bias=False), (1, width)),
+            ("positions", nn.Conv1d(width, 64, 1, bias=False), (1, width, 4)),
+        ):
+            f, x = functional(nn.Sequential(net, nn.Flatten())), torch.ones(shape)
+            layers = plan(f.model_fn, f.params, x)
+            sizes[name, width] = gradient_chunk(layers, f.params, f.prunable, 10_000, 10)
+    assert sizes["vectors", 4096] == sizes["vectors", 64]
+    assert 50 * sizes["positions", 4096] < sizes["positions", 64]
 
 
 def test_options():
