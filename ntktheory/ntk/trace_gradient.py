@@ -88,10 +88,8 @@ def _diagonal_one_by_one(
 def gradient_chunk(
     layers: Plan, params: Params, chosen: tuple[str, ...], samples: int, outputs: int
 ) -> int:
-    """Plan the samples per chunk: all that the C passes hold until the way back, in 256 MiB.
-
-    A Linear on vectors needs no rows: its squares are a product over samples.
-    """
+    """Plan the samples per chunk: all that the C passes hold until the way back, in 256 MiB."""
+    # A Linear on vectors needs no rows: its squares are a product over samples.
     single = layers.single_use()
     products = {call.weight for call in layers.calls if call.is_vector and call.weight in single}
     held_by_row = [name for name in chosen if name in layers.used() and name not in products]
