@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ntktheory.checks import check_batch, check_choice, check_count, complaint
 from ntktheory.functional import Params, as_function
+from ntktheory.information.streams import stream
 from ntktheory.models import mlp
 from ntktheory.pruning.scorers import SCORERS
 from ntktheory.pruning.topk import kept_count
@@ -62,10 +63,12 @@ class Training:
         epochs: Passes over the samples, at most.
         batch: Samples per step; None means all.
         stop: "steps" takes all epochs. "level" stops a network once its mean loss on the samples is at
-            most ``tolerance``, "change" once that differs from the epoch before by at most
-            ``tolerance``; both also once its accuracy is the same for ``patience`` + 1 epochs in a row.
+            most ``tolerance``, "change" once that differs from the look before by at most
+            ``tolerance``; both also once its accuracy is the same at ``patience`` + 1 looks in a row.
         tolerance: In nats.
-        patience: In epochs.
+        patience: In looks; None turns that rule off.
+        look_every: Epochs between looks. The paper's epoch has 938 steps: where an epoch has few,
+            neither loss nor accuracy need change from one to the next long before convergence.
     """
 
     optimizer: Optimizer = "adam"
@@ -76,7 +79,8 @@ class Training:
     batch: int | None = None
     stop: Stop = "steps"
     tolerance: float = 0.01
-    patience: int = 3
+    patience: int | None = 3
+    look_every: int = 1
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ def random_label_pack(
         check_count(name, value)
     data, nets = [], []
     for seed in check_seeds(seeds):
-        generator = torch.Generator().manual_seed(seed)
+        generator = stream(seed, "data and weights")
         x = torch.randn(samples, dim, generator=generator, dtype=dtype)
         data.append((x, torch.randint(2, (samples,), generator=generator)))
         nets.append(perceptron([dim, *[width] * hidden_layers, 2], init, generator, dtype))
@@ -195,7 +199,7 @@ def noisy_image_pack(
     clean, classes = images.flatten(1), int(labels.max()) + 1
     inputs, nets = [], []
     for seed in check_seeds(seeds):
-        generator = torch.Generator().manual_seed(seed)
+        generator = stream(seed, "noise and weights")
         noise = torch.randn(clean.shape, generator=generator, dtype=clean.dtype)
         inputs.append(clean + noise * noise_variance**0.5)
         nets.append(perceptron([clean.shape[1], *widths, classes], init, generator, clean.dtype))
@@ -247,7 +251,7 @@ def masks_of(
     else:
         found = scored_masks(
             pack.model, pack.params, method, numbers, inputs=pack.inputs, labels=pack.labels,
-            seeds=pack.seeds, rounds=rounds,
+            generators=[stream(seed, "scorer") for seed in pack.seeds], rounds=rounds,
         )  # fmt: skip
     return {density: found[count] for density, count in counts.items()}
 
@@ -270,7 +274,7 @@ def train_pack(pack: Pack, masks: PackedMasks, training: Training) -> tuple[Para
         NumericalError: If a loss is not finite.
     """
     check_choice("stop", training.stop, STOPS)
-    for name in ("epochs", "batch", "patience"):
+    for name in ("epochs", "batch", "patience", "look_every"):
         check_count(name, getattr(training, name))
     n = pack.inputs.shape[1]
     batch = n if training.batch is None else min(n, training.batch)
@@ -280,7 +284,7 @@ def train_pack(pack: Pack, masks: PackedMasks, training: Training) -> tuple[Para
         pack.model, live.params, pack.inputs, pack.labels, masks=live.masks, batch=batch,
         steps=training.epochs * per_epoch, optimizer=training.optimizer, lr=training.lr,
         momentum=training.momentum, schedule=training.schedule,
-        generators=[torch.Generator().manual_seed(seed) for seed in pack.seeds],
+        generators=[stream(seed, "order of samples") for seed in pack.seeds],
         on_epoch=None if training.stop == "steps" else _stopping(pack, training),
     )  # fmt: skip
     return live.restore(run.params, pack.params), run.steps // per_epoch
@@ -316,18 +320,21 @@ def memorised(
     return Memorised(counts, right.sum(1), losses.mean(1), epochs, losses.shape[1])
 
 
-def _stopping(pack: Pack, training: Training) -> Callable[[int, Params], Tensor]:
+def _stopping(pack: Pack, training: Training) -> Callable[[int, Params], Tensor | None]:
     """Return the rule that says which networks have converged after an epoch."""
     history: list[Tensor] = []
     before: list[Tensor] = []
 
-    def finished(epoch: int, params: Params) -> Tensor:
+    def finished(epoch: int, params: Params) -> Tensor | None:
+        if epoch % training.look_every:
+            return None
         losses, right = _evaluate(pack, params)
         mean = losses.mean(1)
         history.append(right.sum(1))
-        last = history[-training.patience - 1 :]
-        static = torch.stack([entry == last[-1] for entry in last]).all(0)
-        done = static if len(last) > training.patience else torch.zeros_like(static)
+        done = torch.zeros_like(right[:, 0])
+        if training.patience is not None and len(history) > training.patience:
+            last = history[-training.patience - 1 :]
+            done = torch.stack([entry == last[-1] for entry in last]).all(0)
         if training.stop == "level":
             done = done | (mean <= training.tolerance)
         elif before:

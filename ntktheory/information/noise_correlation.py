@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ntktheory.checks import check_choice, check_count, complaint
 from ntktheory.functional import Params, as_function
 from ntktheory.information.memorization import Init, check_seeds, perceptron
+from ntktheory.information.streams import stream
 from ntktheory.training.imp import DROP
 from ntktheory.training.loop import Optimizer
 from ntktheory.training.packed import NoiseUnit, stack_models, train_packed
@@ -121,7 +122,7 @@ def student_teacher(
         )
     parts, students = [], []
     for seed in check_seeds(seeds):
-        generator = torch.Generator().manual_seed(seed)
+        generator = stream(seed, "data and weights")
         x = torch.randn(samples + fresh, dim, generator=generator, dtype=dtype)
         z = torch.randn(samples, generator=generator, dtype=dtype) * noise_variance**0.5
         g = perceptron([dim, *teacher, 1], "he", generator, dtype)
@@ -218,8 +219,8 @@ def track_noise(
     kept = total = sum(p[0].numel() for p in params.values())
     curve.add(0, params, 1.0)
     per_epoch = -(-task.inputs.shape[1] // batch)
-    generators = [torch.Generator().manual_seed(seed) for seed in task.seeds]
-    noise_generator = torch.Generator().manual_seed(task.seeds[0])
+    orders = [stream(seed, "order of samples") for seed in task.seeds]
+    noises = [stream(seed, "gradient noise") for seed in task.seeds]
     phase = epochs if prune_every is None else prune_every
     for start in range(0, epochs, phase):
         length = min(phase, epochs - start)
@@ -234,8 +235,8 @@ def track_noise(
         params = train_packed(
             task.model, params, task.inputs, task.targets, masks=masks if start else None,
             steps=length * per_epoch, batch=batch, optimizer=optimizer, lr=lr, schedule="constant",
-            loss_fn=F.mse_loss, generators=generators, gradient_noise=gradient_noise,
-            noise_unit=noise_unit, noise_generator=noise_generator, on_epoch=watch,
+            loss_fn=F.mse_loss, generators=orders, gradient_noise=gradient_noise,
+            noise_unit=noise_unit, noise_generators=noises, on_epoch=watch,
         ).params  # fmt: skip
     return curve.finished()
 

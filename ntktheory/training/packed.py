@@ -78,7 +78,7 @@ def train_packed(
     generators: Sequence[torch.Generator] | None = None,
     gradient_noise: float | Tensor = 0.0,
     noise_unit: NoiseUnit = "absolute",
-    noise_generator: torch.Generator | None = None,
+    noise_generators: Sequence[torch.Generator] | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> PackedRun:
     """Train S networks, each on its own data, and each as ``train`` would train it alone.
@@ -103,7 +103,7 @@ def train_packed(
             weight gets N(0, s²) added in every step.
         noise_unit: "absolute"; or "relative", where s is in units of the root mean square over the
             kept weights of that network's gradient in that step.
-        noise_generator: Draws that noise.
+        noise_generators: S of them, each draws its network's noise; None uses torch's own.
         on_epoch: ``on_epoch(epochs done, params) -> finished [S] bool, or None``, called after every
             pass over the samples. A finished network is frozen; training ends when all are.
 
@@ -132,6 +132,9 @@ def train_packed(
     check_count("steps", steps)
     check_count("batch", batch)
     count = _check_pack(params, masks, inputs, labels, generators)
+    if noise_generators is not None and len(noise_generators) != count:
+        expected, remedy = f"{count} of them", "Give one per network."
+        raise ValueError(complaint("noise_generators", expected, len(noise_generators), remedy))
     rates, noise = (
         _per_net("lr", lr, count, inputs),
         _per_net("gradient_noise", gradient_noise, count, inputs),
@@ -152,7 +155,7 @@ def train_packed(
         losses[step] = torch.where(active, values.detach(), losses[step])
         slopes = kept.gather(torch.autograd.grad(values.sum(), list(leaves.values())))
         if bool((noise > 0).any()):
-            slopes = slopes + _noise(slopes, kept, noise, noise_unit, noise_generator)
+            slopes = slopes + _noise(slopes, kept, noise, noise_unit, noise_generators)
         scale = rate(1.0, step, steps, schedule)
         kept.move(*update(slopes, kept.theta), _sizes(rates, active, scale, kept.owner))
         done += active
@@ -184,6 +187,8 @@ class _Kept:
             owners.append(nets if place is None else nets[place])
         self.theta, self.owner = torch.cat(parts), torch.cat(owners)
         self.sizes = [part.numel() for part in parts]
+        self.by_owner = self.owner.argsort(stable=True)
+        self.counts = self.owner.bincount(minlength=next(iter(params.values())).shape[0]).tolist()
 
     def params(self) -> Params:
         """Return the dense weights; they change with the next move."""
@@ -250,7 +255,11 @@ def _sizes(rates: Tensor, active: Tensor, scale: float, owner: Tensor) -> float 
 
 
 def _noise(
-    slopes: Tensor, kept: _Kept, size: Tensor, unit: NoiseUnit, generator: torch.Generator | None
+    slopes: Tensor,
+    kept: _Kept,
+    size: Tensor,
+    unit: NoiseUnit,
+    generators: Sequence[torch.Generator] | None,
 ) -> Tensor:
     """Return Gaussian noise for every kept coordinate of the gradient."""
     if unit == "relative":
@@ -258,8 +267,13 @@ def _noise(
         squares = zeros.index_add(0, kept.owner, slopes.square())
         counts = zeros.index_add(0, kept.owner, torch.ones_like(slopes))
         size = size * (squares / counts.clamp(min=1)).sqrt()
-    draw = torch.randn(slopes.shape, generator=generator, dtype=slopes.dtype, device=slopes.device)
-    return draw * size[kept.owner]
+    sources: Sequence[torch.Generator | None] = generators or [None] * len(size)
+    draws = [
+        torch.randn(count, generator=source, dtype=slopes.dtype, device=slopes.device)
+        for count, source in zip(kept.counts, sources, strict=True)
+    ]
+    noise = torch.empty_like(slopes).index_copy_(0, kept.by_owner, torch.cat(draws))
+    return noise * size[kept.owner]
 
 
 def _picks(

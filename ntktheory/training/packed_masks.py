@@ -91,7 +91,7 @@ def scored_masks(
     *,
     inputs: Tensor,
     labels: Tensor,
-    seeds: Sequence[int],
+    generators: Sequence[torch.Generator],
     rounds: int | None = None,
     loss_fn: Loss | None = None,
     **options: Any,
@@ -108,7 +108,7 @@ def scored_masks(
         counts: How many prunable weights to keep.
         inputs: Samples [S, n, …].
         labels: Their labels [S, n, …].
-        seeds: S seeds of what a scorer draws.
+        generators: S sources of what a scorer draws.
         rounds: Rounds to each count, exponentially falling; None means the published number.
         loss_fn: Loss of one network; None means mean cross-entropy.
         **options: Options of the scorer.
@@ -118,7 +118,7 @@ def scored_masks(
 
     Raises:
         ValueError: If the scorer or an option is unknown, ``bn`` is not "eval", a count is not of
-            weights of the network, or there are not S seeds.
+            weights of the network, or there are not S generators.
 
     Tested against ``prune`` of each network alone.
     """
@@ -128,16 +128,14 @@ def scored_masks(
         raise ValueError(
             complaint("bn", "'eval' in a pack", repr(mode), "Prune the networks one by one.")
         )
-    if len(seeds) != inputs.shape[0]:
-        raise ValueError(
-            complaint("seeds", f"{inputs.shape[0]} of them", len(seeds), "Give one per network.")
-        )
+    if len(generators) != inputs.shape[0]:
+        expected, remedy = f"{inputs.shape[0]} of them", "Give one per network."
+        raise ValueError(complaint("generators", expected, len(generators), remedy))
     prunable = {name: params[name] for name in net.prunable}
     total = sum(p[0].numel() for p in prunable.values())
     _check_counts(counts, total)
     rounds = entry.rounds if rounds is None else rounds
     loss = F.cross_entropy if loss_fn is None else loss_fn
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     alone = bool(entry.takes & {"model", "generator"})
 
     def scores(masks: PackedMasks) -> Params:

@@ -17,6 +17,7 @@ from ntktheory.information.memorization import (
     random_label_pack,
     train_pack,
 )
+from ntktheory.information.streams import stream
 from ntktheory.training import train
 
 KIND = {"dtype": torch.float64}
@@ -114,7 +115,7 @@ class TestCounting:
             sparse = apply_masks(net, {name: m[s] for name, m in masks.items()})
             train(
                 sparse, pack.inputs[s], pack.labels[s], steps=15, batch=5, optimizer="adam",
-                lr=1e-2, schedule="constant", generator=torch.Generator().manual_seed(seed),
+                lr=1e-2, schedule="constant", generator=stream(seed, "order of samples"),
             )  # fmt: skip
             for name, p in trained.items():
                 alone = sparse.get_submodule(name.removesuffix(".weight")).weight
@@ -216,3 +217,24 @@ def test_learned_masks_see_the_labels():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_masks_that_see_no_data_do_not_depend_on_them():
+    """A scorer's random numbers are not those that drew the data (the same seed drew both)."""
+    pack = random_label_pack(range(200), samples=6, dim=6, width=6)
+    random = masks_of(pack, "random", [0.5], Training())[0.5]["layer1.weight"]
+    overlap = torch.corrcoef(torch.stack([random.flatten().double(), pack.inputs.abs().flatten()]))
+    assert abs(float(overlap[0, 1])) < 4 / random.numel() ** 0.5
+    uniform = torch.rand(36, generator=stream(0, "data and weights"))
+    assert not torch.equal(uniform, torch.rand(36, generator=stream(0, "scorer")))
+    assert torch.equal(uniform, torch.rand(36, generator=stream(0, "data and weights")))
+
+
+def test_looks_at_the_stop_rule():
+    pack = random_label_pack([0], samples=8, dim=4, width=5)
+    none = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in pack.params.items()}
+    ends = [
+        int(memorised(pack, none, Training(epochs=20, stop="level", **rule)).epochs[0])
+        for rule in ({}, {"look_every": 3}, {"patience": 1}, {"patience": None})
+    ]
+    assert ends == [4, 12, 2, 20]

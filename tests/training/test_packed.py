@@ -140,6 +140,26 @@ def test_the_weights_given_stay_as_they_are():
     assert all(torch.equal(p, own[name]) for name, p in nets[0].named_parameters())
 
 
+def test_the_noise_of_a_network_does_not_depend_on_the_others():
+    nets = [nn.Linear(4, 3, **KIND) for _ in range(3)]
+    params = stack_models(nets)
+    masks = {"weight": torch.rand(3, 3, 4, generator=generator(0)) < 0.7}
+    x, y = torch.randn(3, 6, 4, generator=generator(1), **KIND), torch.zeros(3, 6).long()
+
+    def run(part):
+        return train_packed(
+            nets[0], {n: p[part] for n, p in params.items()}, x[part], y[part], steps=3,
+            masks={"weight": masks["weight"][part]}, gradient_noise=0.5,
+            noise_generators=[generator(s) for s in range(3)[part]],
+        ).params  # fmt: skip
+
+    together, alone = run(slice(0, 3)), run(slice(2, 3))
+    for name, p in together.items():
+        assert torch.allclose(p[2], alone[name][0], rtol=1e-12, atol=1e-14)
+    with pytest.raises(ValueError, match="noise_generators must be 3 of them, got 1"):
+        train_packed(nets[0], params, x, y, steps=1, noise_generators=[generator(0)])
+
+
 @pytest.mark.parametrize("unit", ["absolute", "relative"])
 def test_gradient_noise_has_the_size_that_it_says(unit):
     sizes = torch.tensor([0.0, 0.5, 2.0], **KIND)
@@ -151,7 +171,7 @@ def test_gradient_noise_has_the_size_that_it_says(unit):
     calm = train_packed(nets[0], params, x, y, **options).params["weight"]
     noisy = train_packed(
         nets[0], params, x, y, gradient_noise=sizes, noise_unit=unit,
-        noise_generator=generator(2), **options,
+        noise_generators=[generator(s) for s in range(2, 5)], **options,
     ).params["weight"]  # fmt: skip
     assert torch.equal(noisy[0], calm[0])
     for s in (1, 2):

@@ -27,6 +27,10 @@ def generator(seed):
     return torch.Generator().manual_seed(seed)
 
 
+def sources():
+    return [generator(seed) for seed in range(NETS)]
+
+
 def problem():
     nets = [mlp([4, 8, 6, 2], generator=generator(s), **KIND) for s in range(NETS)]
     x = torch.randn(NETS, 9, 4, generator=generator(7), **KIND)
@@ -89,7 +93,14 @@ def test_scored_masks_are_those_of_each_network_alone(scorer, rounds):
     nets, params, x, y = problem()
     seeds = [5, 6, 7]
     found = scored_masks(
-        nets[0], params, scorer, [40, 7], inputs=x, labels=y, seeds=seeds, rounds=rounds
+        nets[0],
+        params,
+        scorer,
+        [40, 7],
+        inputs=x,
+        labels=y,
+        generators=[generator(s) for s in seeds],
+        rounds=rounds,
     )
     for s, net in enumerate(nets):
         f = functional(net)
@@ -111,7 +122,7 @@ def test_scored_masks_are_those_of_each_network_alone(scorer, rounds):
 def test_the_data_of_each_network_are_its_own():
     nets, params, x, y = problem()
     same = {name: p[:1].expand_as(p).clone() for name, p in params.items()}
-    found = scored_masks(nets[0], same, "snip", [20], inputs=x, labels=y, seeds=range(NETS))[20]
+    found = scored_masks(nets[0], same, "snip", [20], inputs=x, labels=y, generators=sources())[20]
     assert any(not torch.equal(m[0], m[1]) for m in found.values())
 
 
@@ -128,14 +139,14 @@ def test_exact_counts_with_ties():
         ({"counts": [0]}, "counts must be between 1 and 92"),
         ({"counts": [93]}, "counts must be between 1 and 92"),
         ({"scorer": "best"}, "scorer must be one of"),
-        ({"seeds": [1]}, "seeds must be 3 of them, got 1"),
+        ({"generators": [generator(1)]}, "generators must be 3 of them, got 1"),
         ({"power": 2}, "option of 'snip' must be"),
         ({"bn": "train"}, "bn must be 'eval' in a pack, got 'train'"),
     ],
 )
 def test_bad_scoring(changes, message):
     nets, params, x, y = problem()
-    given = {"scorer": "snip", "counts": [5], "seeds": range(NETS)} | changes
+    given = {"scorer": "snip", "counts": [5], "generators": sources()} | changes
     with pytest.raises(ValueError, match=message):
         scored_masks(nets[0], params, inputs=x, labels=y, **given)
 
@@ -150,6 +161,6 @@ def test_model_given_may_be_functional():
     nets, params, x, y = problem()
     f = functional(nets[0])
     plain = FunctionalModel(f.model_fn, f.params, prunable=f.prunable)
-    wanted = scored_masks(nets[0], params, "snip", [9], inputs=x, labels=y, seeds=range(NETS))
-    found = scored_masks(plain, params, "snip", [9], inputs=x, labels=y, seeds=range(NETS))
+    wanted = scored_masks(nets[0], params, "snip", [9], inputs=x, labels=y, generators=sources())
+    found = scored_masks(plain, params, "snip", [9], inputs=x, labels=y, generators=sources())
     assert all(torch.equal(found[9][name], m) for name, m in wanted[9].items())
