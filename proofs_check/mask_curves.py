@@ -22,8 +22,8 @@ def curves(
 ) -> dict[int, Row]:
     """Return one row per seed of a pruner, with the record's usual learning rate and init.
 
-    Pruners at init have one curve for every number of steps, and, without replacement, the curve that
-    was computed beside the one with it.
+    Pruners at init have one curve for every number of steps. Without replacement, a run with it holds
+    the curve too, without the ends that near-ties allow.
     """
     found: dict[int, Row] = {}
     for group in record["curves"]:
@@ -33,14 +33,15 @@ def curves(
             continue
         if group["replacement"] == replacement:
             found |= _rows(group, "bits")
-        elif group["replacement"] and not trained:
+        elif group["replacement"] and "bits_without_replacement" in group:
             found |= _rows(group, "bits_without_replacement")
     return found
 
 
 def _rows(group: Record, bits: str) -> dict[int, Row]:
     """Return bits, and the ends that near-ties allow, by seed."""
-    low, high = (group.get(f"{end}_bits") or [None] * len(group["seed"]) for end in ("low", "high"))
+    keys = [f"{end}_bits" if bits == "bits" else "" for end in ("low", "high")]
+    low, high = (group.get(key) or [None] * len(group["seed"]) for key in keys)
     return {
         seed: {"bits": row, "low_bits": low[i] or row, "high_bits": high[i] or row}
         for i, (seed, row) in enumerate(zip(group["seed"], group[bits], strict=True))

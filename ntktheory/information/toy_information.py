@@ -41,7 +41,7 @@ class ToyInformation:
         return [found.bits for found in self.by_pruned]
 
     def effective_parameters(self, bits_per_weight: float = 1.0) -> list[float]:
-        """Return ``p_eff = I(m; D) + (P − k) Λ`` in bits, for each k.
+        """Return ``p_eff = I(m; D | init) + (P − k) Λ`` in bits, for each k.
 
         That is the form for a finite class: with every kept weight one of 2^Λ values,
         ``E log2 N_m = (P − k) Λ``. The mask's size is k whatever the data.
