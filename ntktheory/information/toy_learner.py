@@ -1,9 +1,9 @@
 """Full-batch gradient descent on every data set at once, with the data-set axis last.
 
 Data sets with the same inputs form a block, whose pre-activations are one small matrix product. What is
-not needed is mostly left out: inputs that a data set lacks, and hidden units that are *inert* on it (no
-outgoing weight, or active on none of its inputs at the start). An inert unit's gradients are 0,
-so that it stays inert and keeps its weights. A step is
+not needed is mostly left out: inputs that a data set lacks, and hidden units that are *inert* on it (all
+outgoing weights dropped, or active on none of its inputs at the start). An inert unit stays inert and
+keeps its weights: its gradients are 0, but for those of dropped weights. A step is
 
     a = max(0, X w),  f = b + Σ_u v_u a_u,  r = ∂ℓ/∂f,
     b ← b − η Σ_x r,  v ← v − η Σ_x r a,  w ← w − η Xᵀ(r v [a > 0]),
@@ -107,7 +107,7 @@ def train(
         theta, rates = _one_output(full), _one_output(gates, rates=True)
         first = Weights(*(t.clone() for t in theta))
         used = data.counts.sum(0) > 0
-        live = _live(data.inputs, used, theta)
+        live = _live(data.inputs, used, theta.w, rates.v > 0)
         scale = lr / data.samples
 
         def run(block: Block) -> None:
@@ -188,13 +188,16 @@ def _all_outputs(
     return torch.cat(parts)
 
 
-def _live(inputs: Tensor, used: Tensor, theta: Weights) -> Tensor:
-    """Return which units can move or matter, [U, N]: an outgoing weight, and active on an input."""
-    active = torch.zeros(theta.v.shape, dtype=torch.bool)
+def _live(inputs: Tensor, used: Tensor, w: Tensor, kept: Tensor) -> Tensor:
+    """Return which units can move or matter, [U, N]: active on an input, an outgoing weight kept.
+
+    That weight may be 0, or as large as the other logit's: it moves in the first step.
+    """
+    active = torch.zeros_like(kept)
     for x, there in zip(inputs, used, strict=True):
-        h = theta.w[:, -1] + torch.einsum("c,ucn->un", x, theta.w[:, :-1])
+        h = w[:, -1] + torch.einsum("c,ucn->un", x, w[:, :-1])
         active |= (h > 0) & there
-    return active & (theta.v != 0)
+    return active & kept
 
 
 def _blocks(used: Tensor, live: Tensor, chunk: int) -> Iterator[Block]:

@@ -20,10 +20,9 @@ from ntktheory.information import (
 )
 from ntktheory.information.code_words import code_word, mask_of
 from ntktheory.information.enumeration import information_of_masks
-from ntktheory.information.toy_data import ToyData, toy_data
+from ntktheory.information.toy_data import toy_data
 from ntktheory.information.toy_learner import train
 from ntktheory.information.toy_masks import (
-    ToyMasks,
     masks_by_rank,
     near_tie,
     scores_at,
@@ -151,6 +150,24 @@ class TestTraining:
             wanted = reference_toy.train_one(network, start, x[0], y[0], keep, **SETTINGS)
             torch.testing.assert_close(found[:, i], wanted, rtol=1e-11, atol=1e-13)
             assert bool((found[~kept[:, i], i] == 0).all())
+
+    @pytest.mark.parametrize("loss", ["mse", "cross_entropy", "logistic"])
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_outgoing_weights_that_start_without_effect(self, small, loss, masked):
+        """Unit 0 starts with zeros, unit 1 with equal rows of the two logits; both are active."""
+        network = small_network(loss, width=3)
+        start = torch.rand(network.size, generator=torch.Generator().manual_seed(0)).double()
+        network.split(start)["layer2.weight"][:, 0] = 0
+        network.split(start)["layer2.weight"][:, 1] = 0.5 if loss == "cross_entropy" else 0
+        kept = kept_at_random(network, small) if masked else torch.ones(network.size, 120).bool()
+        found = train(small, network, start, kept, **SETTINGS)
+        moved = network.split(found - start.unsqueeze(1) * kept)["layer2.weight"]
+        assert bool((moved[:, :2] != 0).any(-1).all())
+        for i in range(0, len(small), 7):
+            x, y = small.points(i, i + 1)
+            keep = kept[:, i].double()
+            wanted = reference_toy.train_one(network, start, x[0], y[0], keep, **SETTINGS)
+            torch.testing.assert_close(found[:, i], wanted, rtol=1e-11, atol=1e-13)
 
     def test_blocks_do_not_matter(self, small):
         network = small_network("mse")
@@ -420,14 +437,25 @@ class TestExactInformation:
 
     def test_half_of_a_symmetric_law_is_another_law(self, small):
         """Any law over the data sets will do: here only those with a majority of +1."""
-        majority = small.counts[1].sum(0) > small.counts[0].sum(0)
-        half = ToyData(small.inputs, small.counts[:, :, majority], small.law, 3)
+        half = small.part(small.counts[1].sum(0) > small.counts[0].sum(0))
+        assert 2 * half.law.total == small.law.total
         network = small_network("mse")
         start = initial_weights(network, 2)
-        found = toy_masks("magnitude_after", half, network, start, **SETTINGS)
-        all_ = toy_masks("magnitude_after", small, network, start, **SETTINGS)
-        assert isinstance(found, ToyMasks)
-        assert torch.equal(found.codes, all_.codes[:, majority])
+        found, all_ = (toy_masks("magnitude_after", d, network, start, **SETTINGS)
+                       for d in (half, small))  # fmt: skip
+        joint: list[dict] = [{} for _ in range(network.size)]
+        for drawn, weight in reference_enumeration.data_sets(3, 2).items():
+            if sum(label for _, label in drawn) > 0:
+                x = torch.tensor([point for point, _ in drawn]).double()
+                y = torch.tensor([label for _, label in drawn]).double()
+                masks = reference_toy.magnitude_after(network, start, x, y, **SETTINGS)
+                for both, mask in zip(joint, masks, strict=True):
+                    both[tuple(mask), drawn] = 2 * weight
+        bits = [information_of_masks(codes, half.law).bits for codes in found.codes]
+        wanted = [reference_enumeration.mutual_information(both) for both in joint]
+        assert bits == pytest.approx(wanted, abs=1e-12)
+        whole = [information_of_masks(codes, small.law).bits for codes in all_.codes]
+        assert max(abs(a - b) for a, b in zip(bits, whole, strict=True)) > 0.1
 
     def test_bad_settings_are_refused_before_anything_is_enumerated(self):
         half_a_step: Any = 1.5
