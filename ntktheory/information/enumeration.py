@@ -66,9 +66,11 @@ def information_of_masks(
         raise ValueError(
             complaint("possible", f"at least {len(masks.numerators)}", possible, "So many occur.")
         )
-    if near_ties is None or not np.any(near_ties):
+    near = np.zeros(len(codes), dtype=bool)
+    if near_ties is not None:
+        near = _per_data_set("near_ties", near_ties, data).astype(bool) & (data.numerators != 0)
+    if not near.any():
         return MaskInformation(bits, bits, bits, 0.0, len(masks.numerators))
-    near = _per_data_set("near_ties", near_ties, data).astype(bool) & (data.numerators != 0)
     loose = data.numerators[near]
     sure = data.numerators[~near]
     certain = pushed(codes[~near], Law(sure, data.total)).numerators if sure.any() else sure[:0]
@@ -90,16 +92,24 @@ def _poured(certain: list[int], loose: int, possible: int, total: int) -> float:
     """Return the largest entropy, in bits, of a law that adds ``loose`` to the weights ``certain``.
 
     All of the ``possible`` masks are filled up to one level (the Lagrange condition), which is found
-    by lifting the m least likely ones, for the largest m whose common level exceeds them all.
+    by lifting the m least likely ones, for the largest m whose common level exceeds them all. Those of
+    weight 0 come first, and are only counted: there may be 10^17 of them.
+
+    Args:
+        certain: Weights of the masks that occur without a near-tie.
+        loose: The weight to pour, at least 1.
+        possible: How many masks there are, at least as many as ``certain``.
+        total: The sum of all weights.
     """
-    levels = [0] * (possible - len(certain)) + sorted(certain)
-    under = 0
-    for m, level in enumerate(levels, start=1):
-        under += level
-        if m == len(levels) or under + loose <= m * levels[m]:
+    levels = sorted(certain)
+    m, under = possible - len(levels), 0
+    lifted = 0
+    for level in levels:
+        if under + loose <= m * level:
             break
+        m, under, lifted = m + 1, under + level, lifted + 1
     even = (under + loose) / m / total
-    rest = math.fsum(w / total * math.log2(total / w) for w in levels[m:])
+    rest = math.fsum(w / total * math.log2(total / w) for w in levels[lifted:])
     return rest - m * even * math.log2(even)
 
 

@@ -165,8 +165,45 @@ class TestInformation:
         assert (one.low_bits, one.high_bits) == (0.0, 0.0)
         many = information_of_masks([1, 1, 2, 2], uniform(4), near, possible=10**6)
         assert many.high_bits == 1.5
+        weightless = information_of_masks([1, 2], counted([1, 0]), [False, True], possible=4)
+        assert (weightless.bits, weightless.high_bits) == (0.0, 0.0)
         with pytest.raises(ValueError, match=r"possible must be at least 2, got 1\. So many occur"):
             information_of_masks([1, 2], uniform(2), possible=1)
+
+    @pytest.mark.parametrize("seed", range(40))
+    def test_the_largest_entropy_is_that_of_every_level_poured_in_turn(self, seed):
+        """Unit by unit, each on the least likely mask; a list with an entry per possible mask."""
+        generator = np.random.default_rng(seed)
+        codes = generator.integers(0, 5, 12)
+        weights = generator.integers(1, 9, 12)
+        near = generator.random(12) < 0.5
+        near[0] = True
+        possible = int(generator.integers(5, 9))
+        fine = possible * math.factorial(possible)  # so that every level is a whole number
+        over = counted((weights * fine).tolist())
+        levels = [0] * possible
+        for code, weight in zip(codes[~near], weights[~near], strict=True):
+            levels[code] += int(weight) * fine
+        loose = int(weights[near].sum()) * fine
+        while loose:
+            lowest = min(levels)
+            at = [i for i, level in enumerate(levels) if level == lowest]
+            above = min((level for level in levels if level > lowest), default=lowest + loose)
+            each = min(above - lowest, loose // len(at))
+            for i in at:
+                levels[i] += each
+            loose -= each * len(at)
+        apart = [*np.bincount(codes[~near], weights[~near] * fine, 5).astype(int).tolist(),
+                 *(weights[near] * fine).tolist()]  # fmt: skip
+        wanted = min(entropy_bits(counted(levels)), entropy_bits(counted(apart)))
+        found = information_of_masks(codes, over, near, possible=possible)
+        assert found.high_bits == pytest.approx(wanted, rel=1e-13)
+
+    def test_possible_masks_may_be_too_many_to_list(self):
+        codes, near = np.arange(100) % 8, np.arange(100) % 2 == 0
+        found = information_of_masks(codes, uniform(100), near, possible=math.comb(60, 30))
+        fresh = entropy_bits(counted([1] * 50 + [13, 13, 12, 12]))
+        assert found.high_bits == fresh  # 10^17 masks are as good as any number
 
     @pytest.mark.parametrize("seed", range(20))
     def test_over_inits_is_the_definition(self, seed):
