@@ -8,6 +8,12 @@ import math
 from dataclasses import dataclass
 
 from ntktheory.checks import complaint
+from ntktheory.information.mutual_information_bounds import (
+    check_amount,
+    check_integer,
+    check_positive,
+    check_size,
+)
 
 EXACT_BELOW = 1000  # kept or pruned weights up to which the binomial is an exact integer
 LOG2_E = math.log2(math.e)
@@ -56,9 +62,8 @@ def log2_binomial(p: int, k: int) -> float:
         >>> log2_binomial(21, 0)
         0.0
     """
-    for name, value in (("p", p), ("k", k)):
-        if not _is_integer(value):
-            raise TypeError(_not_an_integer(name, value))
+    check_integer("p", p)
+    check_integer("k", k)
     if p < 0:
         raise ValueError(complaint("p", "at least 0", p, "Pass the number of weights."))
     if not 0 <= k <= p:
@@ -93,10 +98,7 @@ def mask_entropy_expansion(p: int, gamma: float) -> float:
         >>> round(mask_entropy_expansion(100, 0.5) - log2_binomial(100, 50), 4)
         0.0036
     """
-    if not _is_integer(p):
-        raise TypeError(_not_an_integer("p", p))
-    if p < 1:
-        raise ValueError(complaint("p", "at least 1", p, "Pass the number of weights."))
+    check_size("p", p)
     if not 0 < gamma < 1:
         raise ValueError(
             complaint("gamma", "a fraction inside (0, 1)", gamma, "Use log2_binomial at the ends.")
@@ -128,8 +130,7 @@ def discretisation_bits(weight_diameter: float, lipschitz: float, epsilon: float
     """
     named = {"weight_diameter": weight_diameter, "lipschitz": lipschitz, "epsilon": epsilon}
     for name, value in named.items():
-        if not (value > 0 and math.isfinite(value)):
-            raise ValueError(complaint(name, "positive and finite", value, "Pass its upper bound."))
+        check_positive(name, value)
     return math.log2(1 + 60 * weight_diameter * lipschitz / epsilon)
 
 
@@ -173,7 +174,7 @@ def effective_parameter_count(
         >>> effective_parameter_count(8.0, expected_class_bits=2.5)
         10.5
     """
-    _check_bits("information_bits", information_bits)
+    check_amount("information_bits", information_bits)
     lengths = (weight_diameter, lipschitz, epsilon)
     if expected_class_bits is not None:
         if expected_kept is not None or log_term is not None or lengths != (None, None, None):
@@ -182,13 +183,13 @@ def effective_parameter_count(
                           "expected_kept, log_term or lengths beside it",
                           "It replaces the second term; drop the others.")
             )  # fmt: skip
-        _check_bits("expected_class_bits", expected_class_bits)
+        check_amount("expected_class_bits", expected_class_bits)
         return information_bits + expected_class_bits
     if expected_kept is None:
         raise ValueError(
             complaint("expected_kept", "given", None, "Or pass expected_class_bits in its place.")
         )
-    _check_bits("expected_kept", expected_kept)
+    check_amount("expected_kept", expected_kept)
     return information_bits + expected_kept * _log_term(log_term, lengths)
 
 
@@ -222,11 +223,8 @@ def max_effective_parameter_count(p: int, log_term: float) -> LargestCount:
         >>> largest.kept, round(largest.bits, 2)
         (14, 30.83)
     """
-    if not _is_integer(p):
-        raise TypeError(_not_an_integer("p", p))
-    if p < 1:
-        raise ValueError(complaint("p", "at least 1", p, "Pass the number of weights."))
-    _check_bits("log_term", log_term)
+    check_size("p", p)
+    check_amount("log_term", log_term)
     mode = math.floor((p + 1) / (1 + 2.0**-log_term))
     near = range(max(mode - 1, 0), min(mode + 1, p) + 1)  # the mode may round to its neighbour
     bits, kept = max((log2_binomial(p, k) + k * log_term, k) for k in near)
@@ -236,7 +234,7 @@ def max_effective_parameter_count(p: int, log_term: float) -> LargestCount:
 def _log_term(log_term: float | None, lengths: tuple[float | None, ...]) -> float:
     given = [length for length in lengths if length is not None]
     if log_term is not None and not given:
-        _check_bits("log_term", log_term)
+        check_amount("log_term", log_term)
         return log_term
     if log_term is None and len(given) == len(lengths):
         return discretisation_bits(*given)
@@ -253,18 +251,3 @@ def _log_term(log_term: float | None, lengths: tuple[float | None, ...]) -> floa
 def _binet(n: int) -> float:
     """Return the first two terms of Stirling's series; the rest is below 1/(1260 n⁵) nats."""
     return 1 / (12 * n) - 1 / (360 * n**3)
-
-
-def _is_integer(value: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _not_an_integer(argument: str, value: int) -> str:
-    return complaint(argument, "an int", type(value).__name__, "Convert it with int().")
-
-
-def _check_bits(argument: str, value: float) -> None:
-    if not (value >= 0 and math.isfinite(value)):
-        raise ValueError(
-            complaint(argument, "non-negative and finite", value, "Check where it comes from.")
-        )

@@ -60,6 +60,8 @@ def samples_for_robustness(
 ) -> int:
     """Return the smallest n that Theorem 4 speaks about: ``8³ k log(8k/δ) ≤ n ε'²``.
 
+    Exact but for the logarithm, which is a float.
+
     Args:
         epsilon: ε, by how much the training loss is below σ²; at most 1, as σ² is.
         delta: δ, the probability of the exception.
@@ -84,8 +86,8 @@ def samples_for_robustness(
         5679
     """
     _check_setting(epsilon, delta, components, form)
-    needed = 512 * components * math.log(8 * components / delta)
-    return math.ceil(needed / (epsilon * float(LOSS_SHARES[form])) ** 2)
+    needed = 512 * components * Fraction(math.log(8 * components / delta))
+    return math.ceil(needed / (Fraction(epsilon) * LOSS_SHARES[form]) ** 2)
 
 
 def robustness_lower_bound(

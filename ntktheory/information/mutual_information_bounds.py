@@ -209,6 +209,18 @@ def check_probability(argument: str, value: float) -> None:
         )
 
 
+def check_integer(argument: str, value: int) -> None:
+    """Check that ``value`` is an integer.
+
+    Raises:
+        TypeError: If it is not.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(
+            complaint(argument, "an int", type(value).__name__, "Convert it with int().")
+        )
+
+
 def check_size(argument: str, value: int) -> None:
     """Check that ``value`` is a positive integer.
 
@@ -216,9 +228,6 @@ def check_size(argument: str, value: int) -> None:
         TypeError: If it is no integer.
         ValueError: If it is below 1.
     """
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(
-            complaint(argument, "an int", type(value).__name__, "Convert it with int().")
-        )
+    check_integer(argument, value)
     if value < 1:
         raise ValueError(complaint(argument, "at least 1", value, "Pass how many there are."))

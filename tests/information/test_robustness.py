@@ -132,6 +132,17 @@ class TestLawOfRobustness:
         with pytest.raises(ValueError, match=f"samples must be at least {n} .* got {n - 1}"):
             robustness_lower_bound(10, **SETTING | {"samples": n - 1})
 
+    @pytest.mark.parametrize("form", law_of_robustness.FORMS)
+    def test_samples_are_the_fewest_in_exact_numbers(self, form):
+        needed = 512 * 2 * Fraction(math.log(16 / 0.3))
+        share = LOSS_SHARES[form]
+        for n in range(20_000, 20_400):
+            epsilon = math.sqrt(needed / n) / float(share)  # n is the fewest, or misses by rounding
+            found = samples_for_robustness(epsilon, 0.3, components=2, form=form)
+            square = (Fraction(epsilon) * share) ** 2
+            assert found * square >= needed > (found - 1) * square
+            assert found in (n, n + 1)
+
 
 class TestGeneralisation:
     def test_by_hand(self):
@@ -177,6 +188,22 @@ class TestGeneralisation:
         options: dict[str, Any] = {"delta": 0.2, "loss_bound": 3, "form": form}
         assert generalisation_gap_bound(20.0, samples=n, **options) <= 0.1
         assert generalisation_gap_bound(20.0, samples=n - 1, **options) > 0.1
+
+    @pytest.mark.parametrize("form", generalisation.FORMS)
+    @pytest.mark.parametrize("information", [0.0, 20.0, 1e4])
+    def test_samples_of_the_bound_itself(self, form, information):
+        """Rounding tells apart the gaps of small n; at 10^18 many n share one gap."""
+        options: dict[str, Any] = {"delta": 0.2, "loss_bound": 3, "form": form}
+
+        def bound(n):
+            return generalisation_gap_bound(information, samples=n, **options)
+
+        for n in range(1, 200):
+            assert samples_for_gap(bound(n), information, **options) == n
+        for n in (10**9 + 7, 10**18, 3**60):
+            found = samples_for_gap(bound(n), information, **options)
+            assert found <= n
+            assert bound(found) <= bound(n) < bound(found - 1)
 
 
 def law(**changed):
