@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import ntktheory.information.noise_correlation as module
 from ntktheory import apply_masks
 from ntktheory.information.noise_correlation import (
     noise_correlation,
@@ -11,6 +12,7 @@ from ntktheory.information.noise_correlation import (
     track_noise,
 )
 from ntktheory.training import train
+from ntktheory.training.packed import train_packed
 
 KIND = {"dtype": torch.float64}
 SMALL = {"samples": 24, "dim": 5, "student": [8, 6], "teacher": [4], "fresh": 40} | KIND
@@ -59,14 +61,24 @@ def test_labels_are_the_teacher_s_and_noise_of_the_variance_asked_for():
     assert float(clean.std()) > 0.3
 
 
-def test_a_network_that_fits_everything_reaches_the_noise_s_own_size():
+def test_a_network_that_fits_everything_reaches_the_noise_s_own_size(monkeypatch):
     task = student_teacher([0], **(SMALL | {"student": [64, 64]}))
+    trained = []
+
+    def kept(*args, **options):
+        trained.append(train_packed(*args, **options))
+        return trained[-1]
+
+    monkeypatch.setattr(module, "train_packed", kept)
     curve = track_noise(task, epochs=600, batch=24, lr=3e-3, every=600)
-    assert float(curve.losses[-1]) < 0.01
-    f, z = task.targets[0, :, 0], task.noise[0]
-    elsewhere = 3 * abs(float(z.mean()))  # whatever Ê f is, within ±3
-    assert float(curve.values[-1]) == pytest.approx(float((f * z).mean()), abs=0.1 + elsewhere)
-    assert float(curve.values[-1]) > 5 * float(curve.values[0].abs())
+    value, loss = float(curve.values[-1]), float(curve.losses[-1])
+    assert loss < 0.01
+    f, fresh = (outputs(task, trained[-1].params, 0, x[0]) for x in (task.inputs, task.fresh))
+    z, y, mean = task.noise[0], task.targets[0, :, 0], fresh.mean()
+    assert value == pytest.approx(float(((f - mean) * z).mean()), rel=1e-10)
+    short = (loss * float(z.square().mean())) ** 0.5  # of labels that it fits (Cauchy's inequality)
+    assert value == pytest.approx(float(((y - mean) * z).mean()), abs=short)
+    assert value > 5 * float(curve.values[0].abs())
 
 
 @pytest.mark.parametrize("go_on", ["weights", "init"])
