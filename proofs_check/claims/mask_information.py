@@ -153,8 +153,10 @@ def _signs_of_means(record: Record, loss: str, **which: Any) -> dict[tuple[Pair,
 # A record that no longer agrees with the code is no evidence. The first two are the two orders.
 FIRST_SMALL = {"information of trained masks shrunk": {"load": changed_record(_shrink(LEARNED))}}
 SECOND_SMALL = {"information of SNIP and GraSP shrunk": {"load": changed_record(_shrink(AT_INIT))}}
-NO_NEAR_TIES = {"near-ties left out of the record": {"load": changed_record(_as_computed)}}
-UNDECIDED = {"intervals left out": {"signs_of": _signs_of_means}}
+NO_NEAR_TIES: dict[str, Any] = {
+    "near-ties left out of the record": {"load": changed_record(_as_computed)}
+}
+UNDECIDED: dict[str, Any] = {"intervals left out": {"signs_of": _signs_of_means}}
 SPOILT = {
     "two initialisations": {"load": changed_record(_two_seeds)},
     "a number of the record a tenth of a bit off": {"load": changed_record(_one_wrong_number)},
