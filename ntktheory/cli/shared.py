@@ -1,5 +1,6 @@
-"""What ``score`` and ``prune`` share: the scorer with its options and its batch, and density."""
+"""What commands share: a scorer with its options and batch, density, widths, and what is left out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -159,3 +160,37 @@ def options_text(options: dict[str, Any]) -> str | None:
     """Return options as ``key=value``, or None if there are none; None is no value."""
     given = {key: value for key, value in options.items() if value is not None}
     return " ".join(f"{key}={value}" for key, value in given.items()) or None
+
+
+def read_widths(option: str, text: str) -> list[int]:
+    """Return hidden widths, such as ``100,100``, layer by layer.
+
+    Raises:
+        ValueError: If one is no positive integer.
+    """
+    from ntktheory.checks import complaint
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ValueError(
+            complaint(option, "positive integers with commas", repr(text), "Write 100,100.")
+        )
+    return [int(part) for part in parts]
+
+
+def check_left_out(options: Mapping[str, Any], where: str, remedy: str) -> None:
+    """Refuse options that would have no effect.
+
+    Args:
+        options: Option -> its value, None if it was not given.
+        where: What makes them void, such as "without imp".
+        remedy: What to do.
+
+    Raises:
+        ValueError: If one was given.
+    """
+    from ntktheory.checks import complaint
+
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(complaint(name, f"left out {where}", value, remedy))

@@ -233,9 +233,11 @@ def masks_of(
         Density -> name -> bool masks [S, out, in], with ``max(1, round(density·P))`` kept weights each.
 
     Raises:
-        ValueError: If the method is unknown or a density is out of range.
+        ValueError: If the method is unknown, or a density, ``drop`` or ``rounds`` is out of range.
     """
     check_choice("method", method, [*TRAINED, *SCORERS])
+    check_count("rounds", rounds)
+    check_drop(drop)
     total = sum(p[0].numel() for p in pack.params.values())
     counts = {density: kept_count(density, total) for density in densities}
     numbers = sorted(set(counts.values()))
@@ -273,9 +275,7 @@ def train_pack(pack: Pack, masks: PackedMasks, training: Training) -> tuple[Para
         ValueError: If an option of the training is unknown or out of range.
         NumericalError: If a loss is not finite.
     """
-    check_choice("stop", training.stop, STOPS)
-    for name in ("epochs", "batch", "patience", "look_every"):
-        check_count(name, getattr(training, name))
+    _check_training(training)
     n = pack.inputs.shape[1]
     batch = n if training.batch is None else min(n, training.batch)
     per_epoch = -(-n // batch)
@@ -288,6 +288,24 @@ def train_pack(pack: Pack, masks: PackedMasks, training: Training) -> tuple[Para
         on_epoch=None if training.stop == "steps" else _stopping(pack, training),
     )  # fmt: skip
     return live.restore(run.params, pack.params), run.steps // per_epoch
+
+
+def _check_training(training: Training) -> None:
+    """Check what ``train_packed`` does not.
+
+    Raises:
+        ValueError: If an option is unknown or out of range.
+    """
+    check_choice("stop", training.stop, STOPS)
+    for name in ("epochs", "batch", "patience", "look_every"):
+        check_count(name, getattr(training, name))
+    check_rate(training.lr)
+    if not 0 <= training.momentum < 1:
+        raise ValueError(complaint("momentum", "in [0, 1)", training.momentum, "Use 0.9."))
+    if not (math.isfinite(training.tolerance) and training.tolerance >= 0):
+        raise ValueError(
+            complaint("tolerance", "finite and not negative", training.tolerance, "Use 0.01 nats.")
+        )
 
 
 def memorised(
@@ -311,8 +329,10 @@ def memorised(
         ValueError: If an option is unknown or out of range.
         NumericalError: If a loss is not finite.
     """
-    if not threshold_nats > 0:
-        raise ValueError(complaint("threshold_nats", "positive", threshold_nats, "Use (log 2)/10."))
+    if not (math.isfinite(threshold_nats) and threshold_nats > 0):
+        raise ValueError(
+            complaint("threshold_nats", "positive and finite", threshold_nats, "Use (log 2)/10.")
+        )
     trained, epochs = train_pack(pack, masks, training)
     live = {name: trained[name] * masks[name] for name in trained}
     losses, right = _evaluate(pack, live)
@@ -382,3 +402,24 @@ def check_seeds(seeds: Sequence[int]) -> Sequence[int]:
             complaint("seeds", "one or more, all different", list(seeds), "Use range(25).")
         )
     return seeds
+
+
+def check_rate(lr: float | Tensor) -> None:
+    """Check a learning rate, or one for each network.
+
+    Raises:
+        ValueError: If it is not positive and finite.
+    """
+    rates = torch.as_tensor(lr)
+    if not bool((torch.isfinite(rates) & (rates > 0)).all()):
+        raise ValueError(complaint("lr", "positive and finite", lr, "Use 0.01."))
+
+
+def check_drop(drop: float) -> None:
+    """Check which fraction of the remaining weights a round drops.
+
+    Raises:
+        ValueError: If it is not inside (0, 1).
+    """
+    if not 0 < drop < 1:
+        raise ValueError(complaint("drop", "inside (0, 1)", drop, "Drop 0.2 of the rest."))

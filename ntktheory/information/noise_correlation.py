@@ -17,7 +17,13 @@ from torch import Tensor, nn
 
 from ntktheory.checks import check_choice, check_count, complaint
 from ntktheory.functional import Params, as_function
-from ntktheory.information.memorization import Init, check_seeds, perceptron
+from ntktheory.information.memorization import (
+    Init,
+    check_drop,
+    check_rate,
+    check_seeds,
+    perceptron,
+)
 from ntktheory.information.streams import stream
 from ntktheory.training.imp import DROP
 from ntktheory.training.loop import Optimizer
@@ -209,10 +215,11 @@ def track_noise(
         ((0, 1, 2, 2, 3, 4), (3,))
     """
     check_choice("go_on", go_on, CONTINUES)
-    for name, value in (("epochs", epochs), ("every", every), ("prune_every", prune_every)):
+    counts = {"epochs": epochs, "batch": batch, "every": every, "prune_every": prune_every}
+    for name, value in counts.items():
         check_count(name, value)
-    if not 0 < drop < 1:
-        raise ValueError(complaint("drop", "inside (0, 1)", drop, "Drop 0.2 of the rest."))
+    check_rate(lr)
+    check_drop(drop)
     curve = _Curve(task, every)
     params = task.params
     masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in params.items()}

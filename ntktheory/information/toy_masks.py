@@ -86,17 +86,14 @@ def toy_masks(
         P − 1 trainings for ``imp``, one for ``magnitude_after``; for a scorer one call per data set, or
         per multiset of inputs where it asks for no labels, or once where it asks for no data.
     """
-    check_choice("method", method, [*TRAINED, *SCORERS])
+    known = options_of(method)
     check_code_length(network.size)
+    _check_options(method, options, known)
     if method == "imp":
-        _check_options(method, options, ())
         return _iterative(data, network, start, steps, lr, diverged)
     if method == "magnitude_after":
-        _check_options(method, options, ())
         trained = train(data, network, start, steps=steps, lr=lr)
         return masks_by_rank(trained.abs(), diverged=diverged)
-    known = [name for name in SCORERS[method].options if name != "bn"]  # no batch norm here
-    _check_options(method, options, known)
     found = masks_by_rank(scores_at(data, network, start, method, seed=seed, options=options))
     few = data.part(torch.arange(min(AGAIN, len(data))))
     again = masks_by_rank(scores_at(few, network, start, method, seed=seed, options=options))
@@ -104,6 +101,18 @@ def toy_masks(
     for first, second in zip(found.codes[:, : len(few)][sure], again.codes[sure], strict=True):
         check_repeats(int(first), int(second))
     return found
+
+
+def options_of(method: str) -> tuple[str, ...]:
+    """Return the names of a pruner's options on the toy, none for those that train.
+
+    Raises:
+        ValueError: If the method is unknown.
+    """
+    check_choice("method", method, [*TRAINED, *SCORERS])
+    if method in TRAINED:
+        return ()
+    return tuple(name for name in SCORERS[method].options if name != "bn")  # no batch norm here
 
 
 def masks_by_rank(scores: Tensor, *, diverged: bool = False) -> ToyMasks:

@@ -71,7 +71,7 @@ class TestCounting:
     def test_threshold_by_hand(self):
         assert math.exp(-THRESHOLD_NATS) == pytest.approx(2 ** (-0.1))
         pack = small()
-        masks, none = all_kept(pack), Training(lr=0.0, epochs=1)
+        masks, none = all_kept(pack), Training(lr=1e-12, epochs=1)
         losses = torch.stack(
             [
                 F.cross_entropy(self.outputs(pack, s), pack.labels[s], reduction="none")
@@ -208,6 +208,18 @@ def test_learned_masks_see_the_labels():
             lambda: memorised(small(), all_kept(small()), Training(), threshold_nats=0.0),
             "threshold_nats must be positive",
         ),
+        (lambda: trained(lr=0.0), "lr must be positive and finite, got 0.0"),
+        (lambda: trained(lr=math.inf), "lr must be positive and finite, got inf"),
+        (lambda: trained(momentum=1.0), r"momentum must be in \[0, 1\), got 1.0"),
+        (lambda: trained(tolerance=-0.1), "tolerance must be finite and not negative, got -0.1"),
+        (
+            lambda: masks_of(small(), "imp", [0.1], Training(), drop=1.0),
+            r"drop must be inside \(0, 1\), got 1.0",
+        ),
+        (
+            lambda: masks_of(small(), "snip", [0.1], Training(), rounds=0),
+            "rounds must be a positive integer",
+        ),
         (
             lambda: load_data("fashion_mnist", 10, data_dir="nowhere"),
             "data_dir must be a folder that holds fashion_mnist/train-images",
@@ -217,6 +229,10 @@ def test_learned_masks_see_the_labels():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def trained(**options):
+    return train_pack(small(), all_kept(small()), Training(**options))
 
 
 def test_masks_that_see_no_data_do_not_depend_on_them():

@@ -159,6 +159,9 @@ def test_rates_and_noise_of_their_own():
         (lambda: student_teacher([0], init="zero"), "init must be one of"),  # type: ignore[arg-type]
         (lambda: tracked(epochs=0), "epochs must be a positive integer"),
         (lambda: tracked(prune_every=0), "prune_every must be a positive integer"),
+        (lambda: tracked(batch=0), "batch must be a positive integer"),
+        (lambda: tracked(lr=0.0), "lr must be positive and finite, got 0.0"),
+        (lambda: tracked(lr=torch.tensor([-1.0])), "lr must be positive and finite"),
         (lambda: tracked(drop=0.0), r"drop must be inside \(0, 1\)"),
         (lambda: tracked(go_on="again"), "go_on must be one of 'init', 'weights'"),
         (lambda: tracked(gradient_noise=-0.1), "gradient_noise must be finite and not negative"),
