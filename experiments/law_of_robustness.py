@@ -1,7 +1,9 @@
 """The Lipschitz constant of sparse networks that fit random signs, against the law of robustness.
 
 ``python experiments/law_of_robustness.py`` writes ``experiments/records/law_of_robustness.json`` and
-``proofs_check/records/F1.scaling.json``; ``python figures/law_of_robustness.py`` draws the first.
+``proofs_check/records/F1.scaling.json``; ``python figures/law_of_robustness.py`` draws the first. A cell
+is one n and d. The first record has each finished cell at once, and a run leaves out what is there; it
+gets its fits, and the second record is written, once no cell is missing.
 
 Data: n covariates from N(0, I/d) (isoperimetric with c = 1, one component) and independent signs as
 labels, so that σ² = 1. Network: two layers of ReLU without biases, ``kept`` weights. Two masks:
@@ -21,6 +23,7 @@ Networks that did not fit are those with many data per weight, so leaving them o
 
 import argparse
 import itertools
+import json
 import math
 import sys
 import time
@@ -72,38 +75,99 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     start = time.perf_counter()
-    record: Record = {
+    check_nothing_is_lost(options.seeds)
+    for n, d in missing(read_record(options.seeds)):
+        begin = time.perf_counter()
+        if begin - start > 60 * options.minutes:
+            break
+        add(cell(n, d, options.seeds), options.seeds, begin)
+        print(n, d, f"{time.perf_counter() - start:.0f} s", flush=True)
+    conclude(options.seeds)
+
+
+def settings(seeds: int) -> Record:
+    """Return all that a run depends on."""
+    return {
+        "width": WIDTH, "target_loss": TARGET, "steps": STEPS, "learning_rate": RATE,
+        "seeds": seeds, "delta": DELTA, "interval_level": LEVEL,
+        "samples": list(SAMPLES), "dimensions": list(DIMENSIONS), "kept": list(KEPT),
+        "dtype": "float32",
+    }  # fmt: skip
+
+
+def read_record(seeds: int) -> Record:
+    """Return the record so far, or an empty one.
+
+    Raises:
+        SystemExit: If it has other settings.
+    """
+    if RECORD.exists():
+        record = json.loads(RECORD.read_text())
+        if record["settings"] != settings(seeds):
+            raise SystemExit(f"{RECORD} has other settings or seeds: move it away")
+        return record
+    return {
         "command": " ".join(["python experiments/law_of_robustness.py", *sys.argv[1:]]),
         "commit": commit(),
         "hardware": hardware(),
         "versions": {m.__name__: m.__version__ for m in (torch, np)},
-        "settings": {
-            "width": WIDTH, "target_loss": TARGET, "steps": STEPS, "learning_rate": RATE,
-            "seeds": options.seeds, "delta": DELTA, "interval_level": LEVEL,
-            "samples": SAMPLES, "dimensions": DIMENSIONS, "kept": KEPT, "dtype": "float32",
-        },
+        "settings": settings(seeds),
         "bound_needs_samples": {
             form: samples_for_robustness(1 - TARGET, DELTA, form=form) for form in FORMS
         },
         "runs": [],
-    }  # fmt: skip
-    skipped = []
-    for n, d in itertools.product(SAMPLES, DIMENSIONS):
-        if time.perf_counter() - start > 60 * options.minutes:
-            skipped.append([n, d])
-            continue
-        record["runs"] += cell(n, d, options.seeds)
-        print(n, d, f"{time.perf_counter() - start:.0f} s", flush=True)
-    record["cells_not_started"] = skipped
-    record["fits"] = {
-        f"{mask}, {end}": fit(record["runs"], mask, end)
-        for mask in MASKS
-        for end in ("lipschitz_low", "lipschitz_high")
+        "seconds": 0.0,
     }
-    record["bound_at_largest"] = bounds(record["runs"])
-    record["seconds"] = time.perf_counter() - start
+
+
+def check_nothing_is_lost(seeds: int) -> None:
+    """Refuse to replace a claim's record by one with less.
+
+    Raises:
+        SystemExit: If it has runs of other n, d, kept or seeds.
+    """
+    if CLAIM.exists():
+        held = {
+            tuple(row[:4])
+            for rows in json.loads(CLAIM.read_text())["runs"].values()
+            for row in rows
+        }
+        if held - set(itertools.product(SAMPLES, DIMENSIONS, KEPT, range(seeds))):
+            raise SystemExit(f"{CLAIM} holds runs that this one would not repeat: move it away")
+
+
+def missing(record: Record) -> list[tuple[int, int]]:
+    """Return the cells that a record lacks."""
+    done = {(r["n"], r["d"]) for r in record["runs"]}
+    return [c for c in itertools.product(SAMPLES, DIMENSIONS) if c not in done]
+
+
+def add(found: list[Record], seeds: int, begin: float) -> None:
+    """Add a cell's runs to the record as it is now, in order, and write it whole."""
+    record = read_record(seeds)
+    cells = list(itertools.product(SAMPLES, DIMENSIONS))
+    runs = sorted([*record["runs"], *found], key=lambda r: cells.index((r["n"], r["d"])))
+    record |= {"runs": runs, "seconds": record["seconds"] + time.perf_counter() - begin}
+    record["cells_not_started"] = missing(record)
     save(RECORD, record, digits=6)
-    save(CLAIM, claim_record(record), digits=6)
+
+
+def conclude(seeds: int) -> None:
+    """Add what follows from all cells, if all are there, and write the claim's record."""
+    record = read_record(seeds)
+    if missing(record):
+        print("cells that are missing:", *missing(record), flush=True)
+        return
+    if "fits" not in record:
+        record["fits"] = {
+            f"{mask}, {end}": fit(record["runs"], mask, end)
+            for mask in MASKS
+            for end in ("lipschitz_low", "lipschitz_high")
+        }
+        record["bound_at_largest"] = bounds(record["runs"])
+        save(RECORD, record, digits=6)
+    if not CLAIM.exists() or json.loads(CLAIM.read_text()) != claim_record(record):
+        save(CLAIM, claim_record(record), digits=6)
 
 
 def claim_record(record: Record) -> Record:

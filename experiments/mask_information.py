@@ -7,7 +7,8 @@ k = 0…P−1 pruned weights, exactly, with and without replacement; where near-
 weight and the ends of the interval too.
 
 A killed run resumes from the cache folder, which holds every finished run and its masks. The record is
-written anew after each; ``--then`` adds what follows from the masks:
+written anew after each, from the cache alone: one that holds more is not replaced. ``--then`` adds what
+follows from the masks:
 
 * ``over_inits``: I(m; D) where the init is drawn too, uniform over the seeds;
 * ``joint``: ``I((m, w); D | init)``, w the trained weights under the mask;
@@ -95,16 +96,18 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="folder for masks, 4 MB per run")
     parser.add_argument("--only", action="append", choices=PARTS, help="some of the runs")
     parser.add_argument("--then", action="append", choices=THEN, default=[], help="after the runs")
+    parser.add_argument("--record", type=Path, default=RECORD)
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
+    check_nothing_is_lost(options.record, options.cache)
     data = {replacement: toy_data(replacement=replacement) for replacement in (True, False)}
     for part in options.only or PARTS:
         for batch in PARTS[part]():
-            measure(batch, data[batch[0].replacement], options.cache)
+            measure(batch, data[batch[0].replacement], options.cache, options.record)
     for name in options.then:
         found = THEN[name](data[True], options.cache)
-        save(load(options.cache) | {name: found}, options.cache)
+        save(load(options.cache) | {name: found}, options.cache, options.record)
 
 
 def at_init() -> Iterator[list[Run]]:
@@ -161,8 +164,8 @@ PARTS: dict[str, Callable[[], Iterator[list[Run]]]] = {
 }
 
 
-def measure(runs: list[Run], data: ToyData, cache: Path) -> None:
-    """Compute runs that differ in their seeds, unless the record has them, and save them."""
+def measure(runs: list[Run], data: ToyData, cache: Path, record_path: Path) -> None:
+    """Compute runs that differ in their seeds, unless the cache has them, and save them."""
     rows = load(cache)["runs"]
     done = [tuple(row[field] for field in Run._fields) for row in rows]
     runs = [run for run in runs if tuple(run) not in done]
@@ -186,7 +189,7 @@ def measure(runs: list[Run], data: ToyData, cache: Path) -> None:
         masks = ToyMasks(found.codes[:, part], found.near_ties[:, part])
         keep(run, masks, cache)
         record["runs"].append(row_of(run, masks, data) | {"cpu_seconds": round(seconds, 1)})
-    save(record, cache)
+    save(record, cache, record_path)
     print(*first, f"and {count - 1} more seeds, {seconds:.1f} s each", flush=True)
 
 
@@ -357,7 +360,35 @@ def load(cache: Path) -> Record:
     }
 
 
-def save(done: Record, cache: Path) -> None:
+def check_nothing_is_lost(path: Path, cache: Path) -> None:
+    """Refuse to write a record from a cache that holds less than it.
+
+    Raises:
+        SystemExit: If the record has runs, or what follows from them, that the cache lacks.
+    """
+    if not path.exists():
+        return
+    held, done = json.loads(path.read_text(encoding="utf-8")), load(cache)
+    there = {tuple(row[field] for field in Run._fields) for row in done["runs"]}
+    lost = [run for run in recorded_runs(held) if run not in there]
+    parts = {name: "plug_in" if name == "sampled" else name for name in THEN}
+    gone = [name for name, key in parts.items() if key in held and name not in done]
+    if lost or gone:
+        what = [f"{len(lost)} runs"] * bool(lost) + gone
+        raise SystemExit(
+            f"{path} holds {', '.join(what)} that the cache {cache} lacks: pass the cache that it was "
+            "written from, or another file as --record"
+        )
+
+
+def recorded_runs(record: Record) -> Iterator[Run]:
+    """Yield the runs of a record's curves."""
+    for row in record["curves"]:
+        for seed in row["seed"]:
+            yield Run(**{field: row[field] for field in Run._fields if field != "seed"}, seed=seed)
+
+
+def save(done: Record, cache: Path, path: Path) -> None:
     """Keep all that was computed in the cache, and write the record."""
     write_atomically(cache / "runs.json", json.dumps(done))
     record = {key: value for key, value in done.items() if key not in ("runs", "sampled")}
@@ -366,7 +397,7 @@ def save(done: Record, cache: Path) -> None:
         plug_in = [{k: v for k, v in row.items() if k in SHORT} for row in done["sampled"]]
         record["plug_in"] = packed(plug_in, ("seed", "plug_in"))
         record["estimators"] = averaged(done["sampled"])
-    write_atomically(RECORD, lines(record))
+    write_atomically(path, lines(record))
 
 
 def packed(rows: list[Record], along: tuple[str, ...]) -> list[Record]:

@@ -3,9 +3,11 @@
 ``python experiments/memorization.py random-labels --seeds 20`` writes ``proofs_check/records/F8.json``;
 ``python figures/memorization.py`` draws it. A cell is one method on one chunk of seeds of one setting,
 at all densities. Each finished cell is in the record at once, and a run leaves out what is there: a
-killed one resumes, and one with more seeds adds the rest. Per density and seed the record holds how many
-samples have a loss of at most (log 2)/10 after training under the mask from the initialisation, and in
-the second experiment how many are classified right. Methods are compared on the same networks and data.
+killed one resumes, and one with more seeds adds the rest. The record is read again before a cell is
+begun or added, so that runs of different cells can share it. Per density and seed the record holds how
+many samples have a loss of at most (log 2)/10 after training under the mask from the initialisation, and
+in the second experiment how many are classified right. Methods are compared on the same networks and
+data.
 
 * ``random-labels`` (Fig. 1a): n = d = 30, two hidden layers of 100 (width, init and optimiser are not
   stated in the paper: see ``SETTINGS``), learning rate 1e-2, 1,000 full-batch steps.
@@ -68,21 +70,21 @@ def main() -> None:
     """Run the cells that the record lacks."""
     options = arguments()
     torch.set_num_threads(1)
-    record = start_record(options.record)
     for name, experiment in experiments(options):
-        cells = record["experiments"].setdefault(name, experiment["described"] | {"cells": {}})
-        if {k: v for k, v in cells.items() if k != "cells"} != experiment["described"]:
+        held = read_record(options.record)["experiments"].get(name, experiment["described"])
+        if {k: v for k, v in held.items() if k != "cells"} != experiment["described"]:
             raise SystemExit(f"{name} is recorded with other settings: move {options.record} away")
         for first in range(0, options.seeds, CHUNK):
             seeds = list(range(first, min(first + CHUNK, options.seeds)))
             for method in options.methods:
-                done = cells["cells"].setdefault(method, {})
+                held = read_record(options.record)["experiments"].get(name, {"cells": {}})
+                done = held["cells"].get(method, {})
                 missing = [s for s in seeds if str(s) not in done]
                 if missing:
                     start = time.perf_counter(), time.process_time()
-                    done |= measure(method, missing, experiment)
+                    found = measure(method, missing, experiment)
                     seconds = time.perf_counter() - start[0], time.process_time() - start[1]
-                    finish(record, options.record, seconds)
+                    add(options.record, name, experiment["described"], method, found, seconds)
                     print(f"{name} {method} {missing[0]}…{missing[-1]}: {seconds[0]:.0f} s, "
                           f"{seconds[1]:.0f} s of processor", flush=True)  # fmt: skip
 
@@ -168,7 +170,7 @@ def measure(method: str, seeds: list[int], experiment: Record) -> Record:
     }
 
 
-def start_record(path: Path) -> Record:
+def read_record(path: Path) -> Record:
     """Return the record so far, or an empty one."""
     if path.exists():
         return json.loads(path.read_text())
@@ -186,14 +188,29 @@ def start_record(path: Path) -> Record:
     }
 
 
-def finish(record: Record, path: Path, seconds: tuple[float, float]) -> None:
-    """Note time and command, and write the record whole."""
-    command = " ".join(["python experiments/memorization.py", *sys.argv[1:]])
+def add(
+    path: Path,
+    name: str,
+    described: Record,
+    method: str,
+    found: Record,
+    seconds: tuple[float, float],
+) -> None:
+    """Add a cell to the record as it is now, with time and command, and write it whole."""
+    record = read_record(path)
+    cells = record["experiments"].setdefault(name, described | {"cells": {}})["cells"]
+    cells.setdefault(method, {}).update(found)
+    note_run(record, "python experiments/memorization.py", seconds)
+    save_compact(path, record)
+
+
+def note_run(record: Record, script: str, seconds: tuple[float, float]) -> None:
+    """Note the command, and the seconds on the clock and of the processor."""
+    command = " ".join([script, *sys.argv[1:]])
     if command not in record["command"]:
         record["command"].append(command)
     record["seconds"] += seconds[0]
     record["processor_seconds"] += seconds[1]
-    save_compact(path, record)
 
 
 def save_compact(path: Path, record: Record) -> None:

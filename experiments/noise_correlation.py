@@ -10,6 +10,7 @@
   is the rate 1e-3 of ``rates``: same seeds, same order of samples.
 
 A cell is a part on a chunk of seeds. It is in the record at once, and a run leaves out what is there.
+The record is read again before a cell is begun or added, so that runs of different cells can share it.
 Values have 6 digits. ``error``: the largest standard error from estimating E_μ f.
 """
 
@@ -27,12 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.record import commit, hardware  # noqa: E402
-from experiments.memorization import save_compact  # noqa: E402
-from ntktheory.information.noise_correlation import (  # noqa: E402
-    NoiseCurve,
-    student_teacher,
-    track_noise,
-)
+from experiments.memorization import note_run, save_compact  # noqa: E402
+from ntktheory.information.noise_correlation import student_teacher, track_noise  # noqa: E402
 
 RECORD = ROOT / "proofs_check" / "records" / "F9.json"
 CHUNK = 5
@@ -59,22 +56,23 @@ def main() -> None:
     parser.add_argument("--record", type=Path, default=RECORD)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    record = json.loads(options.record.read_text()) if options.record.exists() else empty()
     for part in options.parts:
         name, described = describe(part, options)
-        cell = record["parts"].setdefault(name, described | {"curves": {}})
-        if any(cell[key] != value for key, value in described.items()):
+        held = read_record(options.record)["parts"].get(name, described)
+        if any(held[key] != value for key, value in described.items()):
             raise SystemExit(f"{name} is recorded with other settings: move the record away")
         for first in range(options.first_seed, options.seeds, CHUNK):
+            done = read_record(options.record)["parts"].get(name, {"curves": {}})["curves"]
             seeds = [s for s in range(first, min(first + CHUNK, options.seeds))]
-            seeds = [s for s in seeds if str(s) not in cell["curves"]]
+            seeds = [s for s in seeds if str(s) not in done]
             if not seeds:
                 continue
             start = time.perf_counter(), time.process_time()
-            add(cell, part, seeds, described)
-            finish(record, options.record, start)
-            print(f"{name} {seeds[0]}…{seeds[-1]}: {time.perf_counter() - start[0]:.0f} s, "
-                  f"{time.process_time() - start[1]:.0f} s of processor", flush=True)  # fmt: skip
+            found = measure(part, seeds, described)
+            seconds = time.perf_counter() - start[0], time.process_time() - start[1]
+            add(options.record, name, described, found, seconds)
+            print(f"{name} {seeds[0]}…{seeds[-1]}: {seconds[0]:.0f} s, "
+                  f"{seconds[1]:.0f} s of processor", flush=True)  # fmt: skip
 
 
 def describe(part: str, options: argparse.Namespace) -> tuple[str, Record]:
@@ -94,9 +92,14 @@ def describe(part: str, options: argparse.Namespace) -> tuple[str, Record]:
     return name, {"task": TASK, "training": training, "settings": list(SIZES)}
 
 
-def add(cell: Record, part: str, seeds: list[int], described: Record) -> None:
-    """Run a part on some seeds, one setting after the other, and add seed -> curves to its cell."""
-    found: dict[str, list[list[float]]] = {str(seed): [] for seed in seeds}
+def measure(part: str, seeds: list[int], described: Record) -> Record:
+    """Run a part on some seeds, one setting after the other.
+
+    Returns:
+        seed -> curves, what all seeds share, the largest error, and every setting's last loss.
+    """
+    curves: dict[str, list[list[float]]] = {str(seed): [] for seed in seeds}
+    found: Record = {"curves": curves, "error": 0.0, "last_loss": []}
     task = student_teacher(seeds, **described["task"])
     for setting in described["settings"]:
         options = dict(described["training"])
@@ -106,21 +109,34 @@ def add(cell: Record, part: str, seeds: list[int], described: Record) -> None:
             options["gradient_noise"] = setting
         curve = track_noise(task, **options)
         for i, seed in enumerate(seeds):
-            found[str(seed)].append(curve.values[:, i].tolist())
-        note(cell, curve)
-    cell["curves"] |= found
+            curves[str(seed)].append(curve.values[:, i].tolist())
+        found |= {"epochs": list(curve.epochs), "densities": list(curve.densities),
+                  "prunings": list(curve.prunings)}  # fmt: skip
+        found["error"] = max(found["error"], float(curve.errors.max()))
+        found["last_loss"].append(float(curve.losses[-1].mean()))
+    return found
 
 
-def note(cell: Record, curve: NoiseCurve) -> None:
-    """Note what all seeds share, and the largest error."""
-    cell |= {"epochs": list(curve.epochs), "densities": list(curve.densities),
-             "prunings": list(curve.prunings)}  # fmt: skip
-    cell["error"] = max(cell.get("error", 0.0), float(curve.errors.max()))
-    cell["last_loss"] = [*cell.get("last_loss", []), float(curve.losses[-1].mean())]
+def add(
+    path: Path, name: str, described: Record, found: Record, seconds: tuple[float, float]
+) -> None:
+    """Add a cell to the record as it is now, with time and command, and write it whole."""
+    record = read_record(path)
+    part = record["parts"].setdefault(name, described | {"curves": {}})
+    shared = {key: found[key] for key in ("epochs", "densities", "prunings")}
+    part |= shared | {
+        "curves": part["curves"] | found["curves"],
+        "error": max(part.get("error", 0.0), found["error"]),
+        "last_loss": [*part.get("last_loss", []), *found["last_loss"]],
+    }
+    note_run(record, "python experiments/noise_correlation.py", seconds)
+    save_compact(path, record)
 
 
-def empty() -> Record:
-    """Return a record without parts."""
+def read_record(path: Path) -> Record:
+    """Return the record so far, or an empty one."""
+    if path.exists():
+        return json.loads(path.read_text())
     return {
         "command": [],
         "commit": commit(),
@@ -131,16 +147,6 @@ def empty() -> Record:
         "processor_seconds": 0.0,
         "parts": {},
     }
-
-
-def finish(record: Record, path: Path, start: tuple[float, float]) -> None:
-    """Note time and command, and write the record whole."""
-    command = " ".join(["python experiments/noise_correlation.py", *sys.argv[1:]])
-    if command not in record["command"]:
-        record["command"].append(command)
-    record["seconds"] += time.perf_counter() - start[0]
-    record["processor_seconds"] += time.process_time() - start[1]
-    save_compact(path, record)
 
 
 if __name__ == "__main__":
