@@ -8,7 +8,7 @@ from proofs_check.claims.label_noise import (
     drops,
     falls,
     faster,
-    remainder,
+    missing,
     rises,
     with_base,
 )
@@ -77,5 +77,5 @@ def test_rates_and_noise_by_hand():
     assert faster(record)["0.1 to 0.2"].mean == pytest.approx((1.5 + 2.0) / 2)
     assert with_base(record, "noise")[0.0] == {"0": 3.0, "1": 4.0}
     assert falls(record, "noise")["0 to 0.5"].mean == pytest.approx((3 - 0.75 + 4 - 1.125) / 2)
-    left = remainder(record, "noise")
-    assert left.mean == pytest.approx((0.5 - 0.1 * 4 + 0.25 - 0.1 * 4) / 2)
+    (left,) = missing(record, "noise").values()
+    assert left.mean == pytest.approx((0.1 * 4 - 0.5 + 0.1 * 4 - 0.25) / 2)
