@@ -8,8 +8,10 @@ published densities of 14 layers in three runs (CIFAR-100).
 * ``magnitude`` shows the initialisation: at a threshold t the kept share of layer l is ``2Q(t/σ_l)``, so
   that the expected densities follow from the variances alone. ``expected_fan_in`` has σ² = 2/fan_in,
   ``expected_fan_out`` σ² = 2/fan_out.
-* ``snip`` needs data. CIFAR-100 is not at hand: images and labels are CIFAR-10's, recompressed as JPEG,
-  under a head of 100 outputs, batch norm in eval mode.
+* ``snip`` needs data, batch norm in eval mode. CIFAR-100 is not at hand: images are CIFAR-10's,
+  recompressed as JPEG, ten per output as is usual; labels are drawn from all 100, for at initialisation
+  a label only says which output is wanted. With the ten labels of CIFAR-10, of which 90 outputs see
+  none, the head keeps another share.
 * ``synflow`` takes 100 exponential rounds, in float64; the others one round.
 
 Per layer: the mean of our initialisations, the published mean and standard deviation (divided by 2 for
@@ -50,7 +52,7 @@ HERE = Path(__file__).parent
 RECORD = HERE / "records" / "published_layer_density.json"
 PUBLISHED = HERE / "numbers" / "published_layer_density.csv"
 NAMES = ("magnitude", "random", "snip", "synflow")
-DENSITY, SEEDS, IMAGES = 0.1, 3, 256
+DENSITY, SEEDS, OUTPUTS, IMAGES = 0.1, 3, 100, 1000
 
 Record = dict[str, Any]
 
@@ -71,7 +73,7 @@ def main() -> None:
         "density": DENSITY,
         "seeds": SEEDS,
         "images": IMAGES,
-        "data": "CIFAR-10 recompressed as JPEG, 100 outputs (published: CIFAR-100)",
+        "data": "CIFAR-10 recompressed as JPEG, labels drawn from 100 (published: CIFAR-100)",
         "weights": "N(0, 2/fan_in); biases U(-1/sqrt(fan_in), 1/sqrt(fan_in))",
         "layers": [r for r in earlier["layers"] if r["scorer"] not in arguments.scorers],
         "seconds": earlier["seconds"],
@@ -86,8 +88,10 @@ def main() -> None:
 
 
 def network(seed: int) -> nn.Module:
-    """Return VGG-16 with batch norm, freshly drawn."""
-    return vgg(16, 100, batch_norm=True, generator=torch.Generator().manual_seed(seed))
+    """Return VGG-16 with batch norm, freshly drawn; its last pooling averages, as the published one's."""
+    net = vgg(16, OUTPUTS, batch_norm=True, generator=torch.Generator().manual_seed(seed))
+    net.get_submodule("stage5").add_module("pool", nn.AvgPool2d(2))
+    return net
 
 
 def layer_densities(scorer: str, seed: int, data_dir: str | None) -> list[float]:
@@ -111,10 +115,11 @@ def layer_densities(scorer: str, seed: int, data_dir: str | None) -> list[float]
 
 
 def images(seed: int, data_dir: str | None) -> tuple[Tensor, Tensor]:
-    """Return standardised training images and labels."""
+    """Return standardised training images, and labels drawn for them."""
     generator = torch.Generator().manual_seed(200 + seed)
-    x, y = load_data("cifar10-jpeg", IMAGES, generator=generator, data_dir=data_dir, split="train")
-    return standardise(x, *channel_statistics(x)), y
+    x, _ = load_data("cifar10-jpeg", IMAGES, generator=generator, data_dir=data_dir, split="train")
+    labels = torch.randint(OUTPUTS, (IMAGES,), generator=generator)
+    return standardise(x, *channel_statistics(x)), labels
 
 
 def expected_densities(variances: list[float], sizes: list[int], density: float) -> list[float]:
