@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def network(seed: int) -> nn.Module:
-    """Return VGG-16 with batch norm, freshly drawn; its last pooling averages, as the published one's."""
+    """Return VGG-16 with batch norm, freshly drawn; its last pooling averages, as published."""
     net = vgg(16, OUTPUTS, batch_norm=True, generator=torch.Generator().manual_seed(seed))
     net.get_submodule("stage5").add_module("pool", nn.AvgPool2d(2))
     return net
