@@ -35,6 +35,7 @@ from experiments.tightness import calibrate  # noqa: E402
 from ntktheory import empirical_ntk, functional, linearized_predict, path_bounds  # noqa: E402
 from ntktheory.checks import NumericalError, UnsupportedModule  # noqa: E402
 from ntktheory.data import channel_statistics, load_data, standardise  # noqa: E402
+from ntktheory.information.streams import stream  # noqa: E402
 from ntktheory.models import build_model  # noqa: E402
 from ntktheory.ntk.comparison import descent, relative_distance  # noqa: E402
 from ntktheory.ntk.spectrum import spectral_distance  # noqa: E402
@@ -83,23 +84,28 @@ def main() -> None:
             wanted = [s for s in options.scorers if (cell, seed, s) not in done]
             if not wanted:
                 continue
-            start = time.perf_counter()
+            start = time.process_time()
             rows = judge(cell, seed, wanted, options.data_dir)
             record = resumed(options.record, settings)  # other cells may have run meanwhile
             record["rows"] += rows
+            seconds = round(time.process_time() - start, 1)
+            record["cpu_seconds"][cell] = record["cpu_seconds"].get(cell, 0.0) + seconds
             save_table(options.record, record, digits=4)
-            print(f"{cell} seed {seed}: {time.perf_counter() - start:.0f} s", flush=True)
+            print(f"{cell} seed {seed}: {seconds:.0f} s of processor", flush=True)
 
 
 def resumed(path: Path, settings: Row) -> Row:
-    """Return the record so far if it has these settings, else a new one."""
+    """Return the record so far, or a new one; one with other settings is refused."""
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     new = {"command": "python experiments/fidelity.py", "seeds": SEEDS, "versions": versions,
-           "commit": commit(), "hardware": hardware(), "settings": settings, "rows": []}  # fmt: skip
+           "commit": commit(), "hardware": hardware(), "settings": settings,
+           "cpu_seconds": {}, "rows": []}  # fmt: skip
     if not path.exists():
         return new
     old = json.loads(path.read_text())
-    return old | {"rows": rows_of(old)} if old["settings"] == settings else new
+    if old["settings"] != settings:
+        raise SystemExit(f"{path} was made with other settings: move it away, or name another")
+    return {"cpu_seconds": {}} | old | {"rows": rows_of(old)}
 
 
 def judge(cell: str, seed: int, scorers: list[str], folder: Path | None) -> list[Row]:
@@ -135,15 +141,15 @@ def load(data: str, folder: Path | None) -> tuple[Tensor, Tensor]:
 
 
 def trajectory(case: "Case", scorer: str) -> Iterator[tuple[float, Masks]]:
-    """Yield density and masks after each of the judged rounds."""
-    entry = SCORERS[scorer]
+    """Yield density and masks after each of the judged rounds; what is drawn is new in every round."""
+    entry, draws = SCORERS[scorer], stream(case.seed, f"rounds of {scorer}")
     masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in case.prunable.items()}
     total = sum(m.numel() for m in masks.values())
     once = entry.rounds == 1 or (scorer in ORACLES and not case.small)
-    scores = case.scores(scorer, None) if once else None
+    scores = case.scores(scorer, None, draws) if once else None
     for t in range(1, max(ROUNDS) + 1):
         if not once:
-            scores = case.scores(scorer, masks)
+            scores = case.scores(scorer, masks, draws)
         count, candidates = kept_count(DROP**t, total), None if entry.regrows else masks
         masks = keep_by_budget(scores or {}, count, entry.budget, candidates=candidates)
         if t in ROUNDS:
@@ -164,9 +170,8 @@ class Case:
         self.correlated = kept_count(DROP**12, sum(p.numel() for p in self.prunable.values()))
         self.course, self.flow = self.outputs(None) if small else (None, None)
 
-    def scores(self, scorer: str, masks: Masks | None) -> Masks:
-        """Return the scores under masks; whatever is random starts from the seed."""
-        generator = torch.Generator().manual_seed(1000 + self.seed)
+    def scores(self, scorer: str, masks: Masks | None, generator: torch.Generator) -> Masks:
+        """Return the scores under masks."""
         return score(
             self.net, scorer, batch=(self.x, self.y), masks=masks, generator=generator,
             **OPTIONS.get(scorer, {}),
@@ -236,10 +241,11 @@ class Case:
         def flat(scores: Masks) -> Tensor:
             return torch.cat([scores[name][m] for name, m in masks.items()])
 
-        mine = flat(self.scores(scorer, masks))
+        draws = stream(self.seed, f"correlation of {scorer}")
+        mine = flat(self.scores(scorer, masks, draws))
         found: Row = {}
         for oracle in ORACLES if self.small else ORACLES[:1]:
-            value = spearmanr(mine, flat(self.scores(oracle, masks))).statistic
+            value = spearmanr(mine, flat(self.scores(oracle, masks, draws))).statistic
             found[oracle] = None if value != value else float(value)
         return found
 
