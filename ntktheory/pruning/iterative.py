@@ -13,6 +13,7 @@ from ntktheory.checks import complaint
 from ntktheory.files import check_folder
 from ntktheory.functional import FunctionalModel, Loss, functional
 from ntktheory.pruning.budgets import Budget, check_budget, floors, keep_by_budget
+from ntktheory.pruning.inference_mode import outside_inference_mode
 from ntktheory.pruning.masks import carried_masks
 from ntktheory.pruning.rounds import Round, summarised
 from ntktheory.pruning.run_files import Digests, describe_run, described, load_run, save_run
@@ -44,6 +45,7 @@ class PruneResult:
     settings: Mapping[str, Any]
 
 
+@outside_inference_mode
 def prune(
     model: nn.Module | FunctionalModel,
     scorer: str,

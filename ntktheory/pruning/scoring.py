@@ -30,10 +30,12 @@ from ntktheory.functional import (
     masked,
     to_dtype,
 )
+from ntktheory.pruning.inference_mode import ordinary, ordinary_model, outside_inference_mode
 from ntktheory.pruning.labels import check_class_labels, check_labels
 from ntktheory.pruning.scorers.registry import SUPPLIED, Scorer, check_options, find_scorer
 
 
+@outside_inference_mode
 def score(
     model: nn.Module | FunctionalModel,
     scorer: str,
@@ -48,7 +50,7 @@ def score(
     """Score every prunable weight of a model; larger = keep.
 
     The model is not changed: weights, buffers, modes, gradients and torch's random state stay as they
-    are.
+    are. Neither ``torch.no_grad`` nor ``torch.inference_mode`` changes a score.
 
     Args:
         model: A module in eval mode, or a FunctionalModel.
@@ -86,7 +88,8 @@ def score(
         True
     """
     entry = find_scorer(scorer)
-    own, options = functional(model), dict(options)
+    model, batch, masks, options = ordinary_model(model), *ordinary((batch, masks, options))
+    own = functional(model)
     check_own_weights(model)
     check_prunable(own)
     check_masks(masks, {name: own.params[name] for name in own.prunable}, binary=True)

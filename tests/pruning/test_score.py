@@ -125,6 +125,39 @@ def test_scores_do_not_depend_on_the_grad_mode():
     assert all(torch.equal(s, without[n]) for n, s in score(NET, "snip", batch=BATCH).items())
 
 
+@pytest.mark.parametrize("scorer", sorted(SCORERS))
+def test_scores_do_not_depend_on_the_inference_mode(scorer):
+    masks = {"conv1.weight": torch.ones(3, 2, 2, 2, dtype=torch.bool)}
+    masks["conv1.weight"][0, 0] = False
+
+    def found(model, batch, masks):
+        options = SMALL.get(scorer, {})
+        return score(model, scorer, batch=batch, masks=masks, generator=seeded(), **options)
+
+    plain = found(normed(), (X, Y), masks)
+    assert all(bool(s.any()) for s in plain.values())
+    kept = prune(normed(), scorer, 0.5, rounds=2, batch=(X, Y), generator=seeded(),
+                 **SMALL.get(scorer, {})).masks  # fmt: skip
+    model = normed()
+    with torch.inference_mode():
+        others = {
+            "inside": found(model, (X, Y), masks),
+            "made inside": found(
+                normed(), (X.clone(), Y.clone()), {n: m.clone() for n, m in masks.items()}
+            ),
+        }
+        pruned = prune(model, scorer, 0.5, rounds=2, batch=lambda k: (X.clone(), Y.clone()),
+                       generator=seeded(), **SMALL.get(scorer, {})).masks  # fmt: skip
+        assert torch.is_inference_mode_enabled()
+        made, batch = normed(), (X.clone(), Y.clone())
+    others["made inside, scored outside"] = found(made, batch, masks)
+    if scorer not in ("ntk_sap", "px_repo"):
+        others["functional"] = found(functional(made), batch, masks)
+    for case, s in others.items():
+        assert all(torch.equal(t, plain[n]) and not t.is_inference() for n, t in s.items()), case
+    assert all(torch.equal(m, kept[n]) for n, m in pruned.items())
+
+
 def test_a_functional_model_scores_like_its_module():
     for scorer in ("snip", "grasp", "synflow", "synflow_repo", "px"):
         one, two = (score(m, scorer, batch=BATCH) for m in (NET, functional(NET)))

@@ -37,7 +37,7 @@ def gradient_and_more(value: ValueAndMore, at: Params) -> tuple[Params, Any]:
     """Return ``gradient`` of a function that returns more than its value, and what more it returned."""
     if _watched(at):
         return torch.func.grad(value, has_aux=True)(at)
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():  # in inference mode all slopes are 0
         leaves = {name: p.detach().requires_grad_() for name, p in at.items()}
         found, more = value(leaves)
         if not found.requires_grad:  # none of the tensors is used
