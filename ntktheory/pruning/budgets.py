@@ -132,6 +132,30 @@ def layer_counts(
     return counts
 
 
+def most_kept(
+    budget: Budget, shapes: Shapes, *, available: Mapping[str, int], floor: int = 0
+) -> int:
+    """Return how many weights all layers together can keep under a budget.
+
+    Args:
+        budget: See ``layer_counts``, or "global".
+        shapes: Layer name -> shape of its weight.
+        available: Layer name -> how many weights it has left.
+        floor: How many weights every layer keeps at least, if it has as many.
+
+    Returns:
+        All that is left of the layers to which the budget gives anything, and the floor of the others.
+
+    Example:
+        >>> most_kept({"a": 0.0}, {"a": (2, 4), "b": (4, 1)}, available={"a": 8, "b": 3}, floor=1)
+        4
+    """
+    if budget == "global":
+        return sum(available.values())
+    weights = _weights(budget, shapes)
+    return sum(n if weights[name] else min(floor, n) for name, n in available.items())
+
+
 def floors(available: Mapping[str, int], count: int, floor: int) -> Counts:
     """Return how many weights every layer keeps whatever the budget.
 

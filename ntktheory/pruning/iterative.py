@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from ntktheory.checks import complaint
 from ntktheory.files import check_folder
 from ntktheory.functional import FunctionalModel, Loss, functional
-from ntktheory.pruning.budgets import Budget, check_budget, floors, keep_by_budget
+from ntktheory.pruning.budgets import (
+    Budget,
+    check_budget,
+    floors,
+    keep_by_budget,
+    layer_counts,
+    most_kept,
+)
 from ntktheory.pruning.inference_mode import outside_inference_mode
 from ntktheory.pruning.masks import carried_masks
 from ntktheory.pruning.rounds import Round, summarised
@@ -66,9 +73,10 @@ def prune(
     """Prune a model in rounds: each scores what is left, and keeps the highest scores.
 
     After every round exactly ``max(1, round(d·P))`` of the P prunable weights are kept, d the density
-    that the schedule gives to the round; ties go by index. Masks are nested: a weight once pruned stays
-    pruned, unless the scorer is one that regrows. A model made by ``apply_masks`` starts from its
-    masks, and nothing that they drop comes back. The model is not changed.
+    that the schedule gives to the round; ties go by index. (Before the last round, that is at most what
+    the model's own masks have left, and what a layerwise budget can hold.) Masks are nested: a weight
+    once pruned stays pruned, unless the scorer is one that regrows. A model made by ``apply_masks``
+    starts from its masks, and nothing that they drop comes back. The model is not changed.
 
     Args:
         model: A module in eval mode, or a FunctionalModel.
@@ -97,10 +105,11 @@ def prune(
     Raises:
         TypeError: If the batch, the budget or the generator is of another type.
         ValueError: If the density is not in (0, 1] or keeps no weight, more than the model has left or
-            fewer than the floor; if there is nothing to prune, or a layer computes its weight from other
-            parameters; if scorer, schedule, budget or an option is unknown; if something that the
-            scorer needs is missing; if an option is an iterator, which the first of several rounds
-            would use up; or if ``resume`` names a file that is damaged or of another run.
+            the budget can hold, or fewer than the floor; if there is nothing to prune, or a layer
+            computes its weight from other parameters; if scorer, schedule, budget or an option is
+            unknown; if something that the scorer needs is missing; if an option is an iterator, which
+            the first of several rounds would use up; or if ``resume`` names a file that is damaged or
+            of another run.
         NumericalError: If the batch or a score is not finite; the message names the layer.
 
     Cost:
@@ -134,7 +143,7 @@ def prune(
     counts = _planned(density, rounds, schedule, start)
     _check_lasting(options, rounds)
     check_budget(budget, {name: p.shape for name, p in params.items()})
-    floors(_counts(start), counts[-1], floor)
+    counts = _held(counts, budget, start, floor)
 
     def scored(batch: Any, masks: Masks) -> Masks:
         dropped = any(not bool(mask.all()) for mask in masks.values())
@@ -209,6 +218,21 @@ def _planned(density: float, rounds: int, schedule: Schedule, start: Masks) -> l
         )
     between = densities(density, rounds, schedule)[:-1]
     return [*(min(kept_count(d, total), available) for d in between), final]
+
+
+def _held(counts: list[int], budget: Budget, start: Masks, floor: int) -> list[int]:
+    """Return how many weights are kept after each round, at most what the budget can hold.
+
+    Raises:
+        ValueError: If the budget cannot hold the last count, or that is less than the floor.
+    """
+    shapes = {name: tuple(mask.shape) for name, mask in start.items()}
+    available = _counts(start)
+    floors(available, counts[-1], floor)
+    if budget != "global":
+        layer_counts(budget, counts[-1], shapes, available=available, floor=floor)
+    room = most_kept(budget, shapes, available=available, floor=floor)
+    return [min(count, room) for count in counts]
 
 
 def _counts(masks: Mapping[str, Tensor]) -> dict[str, int]:

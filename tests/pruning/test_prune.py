@@ -204,6 +204,41 @@ def test_budgets_are_kept_in_every_round(budget):
     assert all(abs(k - share) < 1 for k, share in zip(kept, shares, strict=True))
 
 
+@pytest.mark.parametrize("floor", [0, 2])
+@pytest.mark.parametrize("scorer", ["synflow", "magnitude", "force"])  # the last one regrows
+@pytest.mark.parametrize("carrying", [False, True])
+def test_a_budget_that_empties_a_layer_is_kept_in_rounds(scorer, floor, carrying):
+    """Rounds keep at most what the other layers hold: 20 + 8, and the floor of the empty one."""
+    model, room = network(), 28 + floor
+    if carrying:
+        own = torch.ones(4, 5, dtype=torch.bool)
+        own[0] = False
+        model, room = apply_masks(model, {"layer2.weight": own}), room - 5
+    first = functional(model).prunable[0]
+    data = {"batch": (images(), torch.tensor([0, 1, 0, 1]))}
+    for nothing in (0.0, torch.zeros(5, 3, dtype=torch.bool)):
+        budget = {first: nothing}
+        found = prune(model, scorer, 0.3, rounds=5, budget=budget, floor=floor, **data)
+        counts = [sum(e.kept.values()) for e in found.history]
+        assert counts == [min(room, round(43 * d)) for d in densities(0.3, 5)]
+        assert counts[0] == room
+        assert all(e.kept[first] == floor for e in found.history)
+        once = prune(model, scorer, 0.3, rounds=1, budget=budget, floor=floor, **data)
+        assert once.history[-1].kept == found.history[-1].kept
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_a_budget_that_cannot_hold_the_density_is_refused_before_scoring(scorer, rounds):
+    seen = []
+    scorer(lambda params, names: seen.append(1) or {n: params[n].abs() for n in names})
+    budget = {"layer1.weight": 0.0}
+    expected = "budget must be one that lets layers keep 29 weights, got one that keeps at most 28"
+    with pytest.raises(ValueError, match=expected):
+        prune(network(), "own", 29 / 43, rounds=rounds, budget=budget)
+    assert not seen
+    assert counted(prune(network(), "own", 28 / 43, rounds=rounds, budget=budget).masks) == 28
+
+
 def test_a_floor_keeps_layers_alive(scorer):
     scorer(
         lambda params, names: {n: torch.full_like(params[n], n == "layer2.weight") for n in names}
