@@ -1,5 +1,6 @@
 """The mathematics inside the experiments: exact means, proven bounds, intervals."""
 
+import itertools
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.ntk_sap_rounds import SHAPE, flops
+from experiments import collapse, fidelity
 from experiments.false_alarms import (
     DELTA,
     objective_law,
@@ -31,10 +33,12 @@ from experiments.finite_difference_bias import (
     objectives,
     second_moment_bound,
 )
+from ntktheory import functional
 from ntktheory.estimators.evidence import check_mean
 from ntktheory.estimators.moments import expected_finite_difference
 from ntktheory.models import mlp, vgg
 from ntktheory.probes import sample_gaussian, sample_rademacher
+from ntktheory.pruning import score
 
 
 class TestExactMean:
@@ -155,3 +159,69 @@ class TestNtkSapRounds:
         assert (
             8.5 < ratio < 11.5
         )  # the first layer needs no slope of inputs; outputs are checked once
+
+
+class TestCollapse:
+    """On 64-1-2 nets: the first layer has 64 weights, the second two."""
+
+    def net(self):
+        net = mlp([64, 1, 2], dtype=torch.float64)
+        with torch.no_grad():
+            net.layer1.weight.copy_(torch.arange(1.0, 65.0))
+            net.layer2.weight.copy_(torch.tensor([[0.5], [0.25]]))
+        return nn.Sequential(nn.Flatten(), net)
+
+    def batch(self):
+        return torch.ones(2, 1, 8, 8, dtype=torch.float64), torch.arange(2)
+
+    def test_last_failure(self):
+        calls = []
+        found = collapse.last_failure(lambda k: calls.append(k) or k > 37, 2, 100)
+        assert found == 37
+        assert len(calls) < 10
+        assert collapse.last_failure(lambda k: True, 2, 100) is None
+
+    def test_connected(self):
+        net, names = self.net(), list(functional(self.net()).prunable)
+        ones = {n: torch.ones_like(functional(net).params[n], dtype=torch.bool) for n in names}
+        assert collapse.connected(net, ones)
+        for name in names:
+            assert not collapse.connected(net, ones | {name: torch.zeros_like(ones[name])})
+
+    def test_at_once(self):
+        """By magnitude the second layer's two weights are the smallest: gone at 64 of 66."""
+        found = collapse.at_once(self.net(), "magnitude", self.batch(), (2, 66), None)
+        assert found == {"emptied_at": 64, "layer": "1.layer2.weight", "cut_at": 64}
+
+    def test_in_rounds(self):
+        found = collapse.in_rounds(
+            self.net(), "magnitude", self.batch(), [k / 66 for k in (65, 60, 30)], None
+        )
+        assert (found["emptied_at"], found["layer"]) == (60, "1.layer2.weight")
+        assert (found["cut_at"], found["silent_at"]) == (60, None)
+        assert found["steepest_round"] == pytest.approx(60 / 65)
+
+    def test_silence_is_noted_before_it_empties(self):
+        """PX of a dead network is 0 from the first round on."""
+        x, y = self.batch()
+        falling = [k / 66 for k in (40, 20)]
+        found = collapse.in_rounds(self.net(), "px", (0 * x, y), falling, None)
+        assert found["silent_at"] == 66
+
+
+def test_rounds_of_the_fidelity_study_draw_anew(monkeypatch):
+    """NTK-SAP redraws weights, noise and perturbation in every round."""
+    net = mlp([3, 8, 2], generator=torch.Generator().manual_seed(0))
+    case = fidelity.Case(net, torch.randn(4, 3), torch.arange(4) % 2, False, 0)
+    states = []
+
+    def noted(*args, generator, **options):
+        states.append(generator.get_state())
+        return score(*args, generator=generator, **options)
+
+    monkeypatch.setattr(fidelity, "score", noted)
+    masks = dict(fidelity.trajectory(case, "ntk_sap"))
+    assert len(states) == max(fidelity.ROUNDS)
+    assert not any(torch.equal(a, b) for a, b in itertools.pairwise(states))
+    again = dict(fidelity.trajectory(case, "ntk_sap"))
+    assert all(torch.equal(m, again[d][n]) for d, own in masks.items() for n, m in own.items())

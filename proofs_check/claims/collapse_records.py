@@ -33,8 +33,9 @@ def table(rows: Iterable[Row]) -> dict[str, dict[str, Any]]:
 
     Returns:
         Network -> scorer -> mode -> ``[seeds that reached it, seeds, log10 of the compression that
-        first emptied a layer, the same of the one that cut the network]``; None where fewer than half
-        of the seeds have the event.
+        first emptied a layer, the same of the one that cut the network]``, and in rounds the same of the
+        one from which all scores are 0: what is emptied later was chosen by ties. None where fewer than
+        half of the seeds have the event.
     """
     cells: dict[str, dict[str, Any]] = {}
     groups: dict[tuple[str, str], list[Row]] = {}
@@ -43,14 +44,14 @@ def table(rows: Iterable[Row]) -> dict[str, dict[str, Any]]:
     for (network, scorer), group in groups.items():
         cell = {
             mode: [sum(reached(r, mode) for r in group), len(group)]
-            + [middle([r[mode][event] for r in group], group[0]["weights"]) for event in EVENTS]
-            for mode in MODES
+            + [middle([r[mode][event] for r in group], group[0]["weights"]) for event in events]
+            for mode, events in EVENTS.items()
         }
         cells.setdefault(network, {})[scorer] = cell
     return cells
 
 
-EVENTS = ("emptied_at", "cut_at")
+EVENTS = {"in_rounds": ("emptied_at", "cut_at", "silent_at"), "at_once": ("emptied_at", "cut_at")}
 
 
 def middle(counts: list[int | None], weights: int) -> float | None:
@@ -131,7 +132,10 @@ def with_table(found: Outcome, rows: list[Row]) -> Outcome:
     columns = (
         "seeds that reached one weight per layer, seeds, log10 of the median compression that "
     )
-    columns += "first emptied a layer, of that which cut the network"
+    columns += (
+        "first emptied a layer, of that which cut the network, in rounds: of that from which all "
+    )
+    columns += "scores are 0"
     evidence = found.evidence | {"columns": columns, "table": table(rows)}
     return Outcome(found.status, found.kind, found.scope, evidence, found.counterexample)
 

@@ -136,7 +136,9 @@ def test_an_event_that_did_not_happen_is_beyond_all_others():
 
 def test_the_table_counts_seeds_that_reached_the_end():
     cell = collapse_records.table([row(None), row(100, seed=1)])["mlp"]["px"]["in_rounds"]
-    assert cell == [1, 2, 1.0, 1.0]
+    assert cell == [1, 2, 1.0, 1.0, None]
+    cell = collapse_records.table([row(100, silent=200)])["mlp"]["px"]
+    assert cell == {"in_rounds": [0, 1, 1.0, 1.0, 0.699], "at_once": [0, 1, 1.0, 1.0]}
 
 
 def test_one_row_that_does_not_hold_is_not_support():

@@ -114,10 +114,24 @@ class TestWhatGoesWithTheSpectrum:
         assert self.judge(check, trained_distance=far, linearised_distance=far) == "supported"
         assert self.judge(check) == "inconclusive"
 
-    def test_missing_values_are_left_out(self):
-        far = lambda s, d, e: None if s == "px" else rank(s) + e  # noqa: E731
-        check = spectra.spectrum_and_training
-        assert self.judge(check, trained_distance=far, linearised_distance=far) == "supported"
+    @pytest.mark.parametrize(("diverges", "expected"), [("farthest", 1.0), ("closest", -0.5)])
+    def test_what_diverges_counts_as_farthest(self, diverges, expected):
+        """Distances 1, 2, 3 of both; one network has no distance along training."""
+        gone = {"farthest": "c", "closest": "a"}[diverges]
+        rows = {
+            (s, 0.5): {"log_rms": float(d)} | ({} if s == gone else {"trained_distance": float(d)})
+            for d, s in enumerate("abc", start=1)
+        }
+        found = spectra.within_density(rows, "trained_distance", "log_rms", spectra.spearman)
+        assert found == pytest.approx(expected)
+
+    def test_scorers_of_published_code_do_not_count_twice(self):
+        rows = {
+            (s, 0.5): {"log_rms": float(d), "trace_ratio": float(t)}
+            for s, d, t in (("a", 1, 1), ("b", 2, 2), ("px_repo", 3, 0))
+        }
+        found = spectra.within_density(rows, "trace_ratio", "log_rms", spectra.spearman)
+        assert found == pytest.approx(1.0)
 
 
 class TestWidths:
