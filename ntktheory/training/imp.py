@@ -256,7 +256,7 @@ def _rounds(
         }
     history: list[TrainedRound] = []
     if checkpoint is not None and checkpoint.exists():
-        masks, state, early, history = _resume(checkpoint, call)
+        masks, state, early, history = _resume(checkpoint, call, masks, state)
     for position in range(len(history), len(counts)):
         start, first_step = time.perf_counter(), rewind_step if position else 0
         trained, seen, losses = _train(model, state, masks, train_fn, first_step, rewind_step)
@@ -415,9 +415,9 @@ def _save(
 
 
 def _resume(
-    path: Path, call: dict[str, Any]
+    path: Path, call: dict[str, Any], own_masks: dict[str, Tensor], own_state: State
 ) -> tuple[dict[str, Tensor], State, State, list[TrainedRound]]:
-    """Return masks, state, early state and history of a killed run.
+    """Return masks, state, early state and history of a killed run, on the devices of the own ones.
 
     Raises:
         ValueError: If it was another run.
@@ -429,11 +429,7 @@ def _resume(
             complaint("checkpoint", "of the same call", f"{path} of another", "Move it away.")
         )
     masks, state, early = (
-        {
-            name.removeprefix(f"{group}/"): t
-            for name, t in tensors.items()
-            if name.startswith(f"{group}/")
-        }
-        for group in ("masks", "state", "early")
+        {name: tensors[f"{group}/{name}"].to(t.device) for name, t in own.items()}
+        for group, own in (("masks", own_masks), ("state", own_state), ("early", own_state))
     )
     return masks, state, early, history

@@ -16,7 +16,7 @@ from ntktheory.training import (
     training_on,
 )
 from ntktheory.training.checkpoint import fingerprint, load_checkpoint, save_checkpoint
-from ntktheory.training.imp import kept_counts
+from ntktheory.training.imp import _resume, kept_counts
 
 STEPS = 8
 
@@ -244,6 +244,28 @@ def test_a_killed_run_resumes(tmp_path):
         net.layer1.weight[0, 0] += 1
     with pytest.raises(ValueError, match="checkpoint must be of the same call"):
         iterative_magnitude_pruning(net, inner, 0.2, **options)
+
+
+def test_what_is_resumed_is_on_the_devices_of_the_model(tmp_path):
+    """Files hold tensors of the CPU; "meta" stands for another device."""
+    tensors = {
+        "masks/a.weight": torch.tensor([True, False]),
+        "state/a.weight": torch.ones(2),
+        "state/a.steps": torch.ones(()),
+        "early/a.weight": torch.zeros(2),
+        "early/a.steps": torch.zeros(()),
+    }
+    save_checkpoint(tmp_path / "imp", tensors, {"counts": [1], "history": []})
+    own_masks = {"a.weight": torch.ones(2, dtype=torch.bool, device="meta")}
+    own_state = {"a.weight": torch.ones(2, device="meta"), "a.steps": torch.ones(())}
+    masks, state, early, _ = _resume(tmp_path / "imp", {"counts": [1]}, own_masks, own_state)
+    assert masks["a.weight"].device.type == "meta"
+    for found, mine in ((state, "state"), (early, "early")):
+        assert {n: t.device.type for n, t in found.items()} == {
+            "a.weight": "meta",
+            "a.steps": "cpu",
+        }
+        assert torch.equal(found["a.steps"], tensors[f"{mine}/a.steps"])
 
 
 def stopped_after(rounds, train_fn):
