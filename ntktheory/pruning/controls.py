@@ -60,14 +60,16 @@ def reinitialise(
         model: The module, in any mode; it is not changed. One made by ``apply_masks`` keeps its masks.
         method: "kaiming_normal" draws every weight from N(0, 2/fan_in); "permutation" permutes the
             weights of each layer, so that their values are the same.
-        generator: Source of randomness.
+        generator: Source of randomness, of another seed than the one that drew the model: that would
+            repeat its numbers.
 
     Returns:
         The copy.
 
     Raises:
         TypeError: If the model is not a module, or the generator is none.
-        ValueError: If the method is unknown, or nothing is prunable.
+        ValueError: If the method is unknown, nothing is prunable, or the weights drawn for a layer are
+            those that it has.
 
     Source:
         Frankle et al. 2021, Sec. 5.
@@ -89,8 +91,23 @@ def reinitialise(
             else:
                 drawn = torch.empty(weight.shape, dtype=weight.dtype, device=generator.device)
                 nn.init.kaiming_normal_(drawn, generator=generator)
+                drawn = drawn.to(weight.device)
+                _check_new(name, drawn, weight)
                 weight.copy_(drawn)
     return other
+
+
+def _check_new(name: str, drawn: Tensor, weight: Tensor) -> None:
+    """Check that drawn weights are others than before: else the control would change nothing."""
+    if drawn.numel() and torch.equal(drawn, weight):
+        raise ValueError(
+            complaint(
+                "generator",
+                "of another seed than the one that drew the model",
+                f"one that draws the same {name!r} again",
+                "Pass torch.Generator().manual_seed(seed) with another seed.",
+            )
+        )
 
 
 def _permuted(x: Tensor, generator: torch.Generator) -> Tensor:

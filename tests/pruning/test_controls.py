@@ -106,6 +106,21 @@ def test_mode_and_masks_stay(training):
     assert not other.layer1.weight[~carried["layer1.parametrizations.weight.original"]].any()
 
 
+def test_a_generator_that_repeats_the_weights_is_refused():
+    """The first layer alone is enough: the others are drawn after the biases."""
+    for bias in (False, True):
+        model = mlp([3, 4, 2], bias=bias, generator=seeded(3))
+        expected = r"generator must be of another seed .* draws the same 'layer1\.weight' again"
+        with pytest.raises(ValueError, match=expected):
+            reinitialise(model, generator=seeded(3))
+        reinitialise(model, generator=seeded(4))
+        reinitialise(model, "permutation", generator=seeded(3))
+    constant = nn.Linear(1, 1, bias=False)  # its one permutation is no mistake
+    assert torch.equal(
+        reinitialise(constant, "permutation", generator=seeded()).weight, constant.weight
+    )
+
+
 def test_what_is_refused():
     with pytest.raises(ValueError, match="method must be one of 'kaiming_normal', 'permutation'"):
         reinitialise(network(), "uniform", generator=seeded())

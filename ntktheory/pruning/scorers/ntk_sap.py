@@ -49,7 +49,8 @@ def ntk_sap(
         masks: Parameter name -> mask of the network scored.
         draws: The realisations ``(params, x, probes)``; None draws them with ``sample_draws``.
         realizations: R, where they are drawn; 5 as published for CIFAR-10.
-        generator: Source of randomness where they are drawn.
+        generator: Source of randomness where they are drawn. One seeded like the one that drew the
+            network repeats its numbers: pass another seed.
         sigma: Standard deviation of the perturbation.
         form: "jvp" or "finite_difference".
         bn: "eval" or "official", see ``ntk_sap_score``.

@@ -16,7 +16,8 @@ def random(params: Params, names: Sequence[str], generator: torch.Generator) -> 
     Args:
         params: The parameters; only shapes, types and devices matter.
         names: Those that are scored, in the order of drawing.
-        generator: Source of randomness. Numbers are drawn on its device, then moved.
+        generator: Source of randomness. Numbers are drawn on its device, then moved. One seeded like
+            the one that drew the network repeats its numbers: pass another seed.
 
     Returns:
         Name -> score, shaped like the parameter, in its type, or in float32 if that is a half: the
