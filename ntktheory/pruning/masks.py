@@ -1,6 +1,7 @@
 """Masks on a module: a copy that computes, and trains, f(θ⊙m)."""
 
 import copy
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
@@ -124,3 +125,37 @@ def carried_masks(model: nn.Module | FunctionalModel) -> dict[str, Tensor]:
                 if isinstance(masking, Masked):
                     carried[names[id(module.original)]] = masking.mask
     return carried
+
+
+def without_masks(
+    model: nn.Module | FunctionalModel, names: Collection[str]
+) -> tuple[nn.Module | FunctionalModel, dict[str, Tensor]]:
+    """Take the masks of ``apply_masks`` off a model: f(θ⊙m) becomes f(θ), and m.
+
+    Args:
+        model: The model; it is not changed.
+        names: The parameters, as ``functional(model)`` names them, whose masks are taken off.
+
+    Returns:
+        A copy that shares its tensors with the model and has the same names, and the masks; the model
+        itself if it carries none of them.
+
+    Example:
+        >>> pruned = apply_masks(nn.Linear(2, 1, bias=False), {"weight": torch.tensor([[True, False]])})
+        >>> name = "parametrizations.weight.original"
+        >>> bare, masks = without_masks(pruned, [name])
+        >>> torch.equal(bare.weight, bare.get_parameter(name)), masks[name]
+        (True, tensor([[ True, False]]))
+    """
+    off = {name: m for name, m in carried_masks(model).items() if name in names}
+    if not off or not isinstance(model, nn.Module):
+        return model, {}
+    shared = [*model.parameters(), *model.buffers()]
+    bare = copy.deepcopy(model, {id(t): t for t in shared})
+    own = {id(bare.get_parameter(name)) for name in off}
+    for module in bare.modules():
+        if isinstance(module, parametrize.ParametrizationList) and hasattr(module, "original"):
+            for place, masking in enumerate(module):
+                if isinstance(masking, Masked) and id(module.original) in own:
+                    module[place] = nn.Identity()
+    return bare, off

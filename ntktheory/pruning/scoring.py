@@ -32,6 +32,7 @@ from ntktheory.functional import (
 )
 from ntktheory.pruning.inference_mode import ordinary, ordinary_model, outside_inference_mode
 from ntktheory.pruning.labels import check_class_labels, check_labels
+from ntktheory.pruning.masks import without_masks
 from ntktheory.pruning.scorers.registry import SUPPLIED, Scorer, check_options, find_scorer
 
 
@@ -58,7 +59,8 @@ def score(
         batch: ``(x, y)``, or only ``x`` for scorers without labels; ignored by those without data.
         loss_fn: ``loss_fn(outputs, y) -> scalar``; None means mean cross-entropy, for which y holds
             classes from 0 to C − 1, or their probabilities [N, C].
-        masks: Name -> bool mask of prunable parameters; scores are those of f(θ⊙m).
+        masks: Name -> bool mask of prunable parameters; scores are those of f(θ⊙m). A model made by
+            ``apply_masks`` scores like the dense one under its masks, and keeps at most those.
         input_shape: Shape of one input, for scorers that only need to know it; None takes it from the
             batch.
         generator: Source of randomness of the scorers that draw.
@@ -93,6 +95,8 @@ def score(
     check_own_weights(model)
     check_prunable(own)
     check_masks(masks, {name: own.params[name] for name in own.prunable}, binary=True)
+    model, masks = _bare(model, own, masks)
+    own = functional(model)
     if input_shape is not None:
         check_input_shape(input_shape)
     check_options("option", entry, options)
@@ -148,6 +152,18 @@ def check_own_weights(model: nn.Module | FunctionalModel) -> None:
                 "model", "one whose layers hold their weights", f"{path!r} with {cause}", remedy
             )
         )
+
+
+def _bare(
+    model: nn.Module | FunctionalModel, own: FunctionalModel, masks: Masks | None
+) -> tuple[nn.Module | FunctionalModel, Masks | None]:
+    """Return a model less the masks that it carries, and what these and the given ones keep."""
+    bare, carried = without_masks(model, own.prunable)
+    if not carried:
+        return model, masks
+    given = dict(masks or {})
+    both = {n: m & given[n].to(m.device).bool() if n in given else m for n, m in carried.items()}
+    return bare, given | both
 
 
 def _with_batch_norm(

@@ -158,6 +158,55 @@ def test_scores_do_not_depend_on_the_inference_mode(scorer):
     assert all(torch.equal(m, kept[n]) for n, m in pruned.items())
 
 
+@pytest.mark.parametrize("scorer", sorted(SCORERS))
+def test_a_masked_model_scores_like_the_dense_one_under_its_masks(scorer):
+    dense, options = normed(), SMALL.get(scorer, {})
+    masks = {"conv1.weight": torch.rand(3, 2, 2, 2, generator=seeded(2)) < 0.7,
+             "head.weight": torch.rand(2, 12, generator=seeded(3)) < 0.7}  # fmt: skip
+    more = {"head.weight": torch.rand(2, 12, generator=seeded(4)) < 0.7}
+    model = apply_masks(dense, masks)
+    before = state(model)
+
+    def theta(name):
+        return name.replace(".weight", ".parametrizations.weight.original")
+
+    def found(model, masks, **more):
+        return score(
+            model, scorer, batch=(X, Y), masks=masks, generator=seeded(), **options, **more
+        )
+
+    for bn in ({}, {"bn": "train"}) if SCORERS[scorer].batch_norm else ({},):
+        plain, own = found(dense, masks, **bn), found(model, None, **bn)
+        assert list(own) == [theta(n) for n in plain] == list(functional(model).prunable)
+        assert all(torch.equal(own[theta(n)], s) for n, s in plain.items())
+    both = masks | {n: m & masks[n] for n, m in more.items()}
+    plain = found(dense, both)
+    own = found(model, {theta(n): m.float() for n, m in more.items()})
+    assert all(torch.equal(own[theta(n)], s) for n, s in plain.items())
+    at_random = {"random", "erk_random"}  # those that no mask changes
+    assert scorer in at_random or any(
+        bool((s != plain[n]).any()) for n, s in found(dense, None).items()
+    )
+    assert_same(before, state(model))
+
+
+def test_masks_of_tied_and_of_other_parameters():
+    """A tied weight is masked in both places; a masked bias is no weight, and stays as it is."""
+    dense = mlp([3, 3, 3, 2], bias=True, generator=seeded())
+    with torch.no_grad():
+        dense.layer1.bias.fill_(1.0)
+    dense.layer2.weight = dense.layer1.weight
+    masks = {"layer1.weight": torch.eye(3, dtype=torch.bool)}
+    bias = {"layer1.bias": torch.tensor([True, False, True])}
+    model = apply_masks(dense, masks | bias)
+    with torch.no_grad():
+        dense.layer1.bias.mul_(bias["layer1.bias"])
+    plain = score(dense, "snip", batch=BATCH, masks=masks)
+    own = score(model, "snip", batch=BATCH)
+    assert len(own) == 2
+    assert all(torch.equal(a, b) for a, b in zip(own.values(), plain.values(), strict=True))
+
+
 def test_a_functional_model_scores_like_its_module():
     for scorer in ("snip", "grasp", "synflow", "synflow_repo", "px"):
         one, two = (score(m, scorer, batch=BATCH) for m in (NET, functional(NET)))
