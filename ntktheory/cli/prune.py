@@ -62,6 +62,7 @@ def prune(
     option: shared.ScorerOptions = None,
     dtype: shared.Type = shared.DType.float32,
     seed: shared.Seed = 0,
+    masks: inputs.MaskFile = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -83,12 +84,13 @@ def prune(
 
     Exactly max(1, round(density · P)) of the P prunable weights are kept; ties go by index. The table
     has for every layer what is kept, what of it is on a path from an input to an output (live), and
-    the units that no live weight enters.
+    the units that no live weight enters. What --masks drop never comes back.
     """
     kept = shared.read_density(density, sparsity, compression)
     check_target("--out", out, (".safetensors",))
     check_target("--resume", resume, (".safetensors",))
     _check_apart(out, resume)
+    first = inputs.read_masks(masks)
     ready = shared.prepare(
         scorer, option, model, arg, data, batch,
         data_dir=data_dir, split=split, dtype=dtype, seed=seed,
@@ -104,6 +106,7 @@ def prune(
         schedule=schedule,  # type: ignore[arg-type]
         budget=_budget(budget),
         floor=floor,
+        masks=first,
         progress=sys.stderr.isatty(),
         resume=resume,
         **ready.given,
@@ -120,6 +123,7 @@ def prune(
         "schedule": result.settings["schedule"],
         "budget": budget or result.settings["budget"],
         "floor": floor,
+        "first_masks": None if masks is None else str(masks),
         "density": result.density,
         "seconds": sum(entry.seconds for entry in result.history),
         "out": None if out is None else str(out),

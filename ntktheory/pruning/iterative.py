@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ntktheory.checks import complaint
+from ntktheory.checks import check_masks, complaint
 from ntktheory.files import check_folder
 from ntktheory.functional import FunctionalModel, Loss, functional
 from ntktheory.pruning.budgets import (
@@ -64,6 +64,7 @@ def prune(
     floor: int = 0,
     batch: Any = None,
     loss_fn: Loss | None = None,
+    masks: Mapping[str, Tensor] | None = None,
     input_shape: Sequence[int] | None = None,
     generator: torch.Generator | None = None,
     progress: bool = False,
@@ -74,9 +75,10 @@ def prune(
 
     After every round exactly ``max(1, round(d·P))`` of the P prunable weights are kept, d the density
     that the schedule gives to the round; ties go by index. (Before the last round, that is at most what
-    the model's own masks have left, and what a layerwise budget can hold.) Masks are nested: a weight
-    once pruned stays pruned, unless the scorer is one that regrows. A model made by ``apply_masks``
-    starts from its masks, and nothing that they drop comes back. The model is not changed.
+    the first masks have left, and what a layerwise budget can hold.) Masks are nested: a weight once
+    pruned stays pruned, unless the scorer is one that regrows. The first masks are those given, and
+    those of a model made by ``apply_masks``; nothing that they drop comes back. The model is not
+    changed.
 
     Args:
         model: A module in eval mode, or a FunctionalModel.
@@ -89,6 +91,7 @@ def prune(
         floor: How many weights every layer keeps at least, if it has as many.
         batch: ``(x, y)``, or only ``x``; or a function from the number of the round, from 0 on, to it.
         loss_fn: ``loss_fn(outputs, y) -> scalar``; None means mean cross-entropy.
+        masks: Name -> bool mask of prunable parameters, to start from.
         input_shape: Shape of one input, for scorers that only need to know it.
         generator: Source of randomness of the scorers that draw.
         progress: Show a progress bar on stderr.
@@ -103,13 +106,13 @@ def prune(
         Masks and history.
 
     Raises:
-        TypeError: If the batch, the budget or the generator is of another type.
-        ValueError: If the density is not in (0, 1] or keeps no weight, more than the model has left or
-            the budget can hold, or fewer than the floor; if there is nothing to prune, or a layer
-            computes its weight from other parameters; if scorer, schedule, budget or an option is
-            unknown; if something that the scorer needs is missing; if an option is an iterator, which
-            the first of several rounds would use up; or if ``resume`` names a file that is damaged or
-            of another run.
+        TypeError: If the batch, the budget, a mask or the generator is of another type.
+        ValueError: If the density is not in (0, 1] or keeps no weight, more than the first masks have
+            left or the budget can hold, or fewer than the floor; if a mask is unknown or does not fit;
+            if there is nothing to prune, or a layer computes its weight from other parameters; if
+            scorer, schedule, budget or an option is unknown; if something that the scorer needs is
+            missing; if an option is an iterator, which the first of several rounds would use up; or if
+            ``resume`` names a file that is damaged or of another run.
         NumericalError: If the batch or a score is not finite; the message names the layer.
 
     Cost:
@@ -138,8 +141,7 @@ def prune(
         "floor": floor,
         "options": entry.options | options,
     }
-    start = {name: torch.ones_like(p, dtype=torch.bool) for name, p in params.items()}
-    start |= carried_masks(model)
+    start = _first(model, params, masks)
     counts = _planned(density, rounds, schedule, start)
     _check_lasting(options, rounds)
     check_budget(budget, {name: p.shape for name, p in params.items()})
@@ -158,7 +160,7 @@ def prune(
             **options,
         )
 
-    masks: Masks = start
+    left = start
     history: tuple[Round, ...] = ()
     batches: Digests = ()
     batch_of = batch if callable(batch) else None
@@ -169,24 +171,38 @@ def prune(
             "batch": "by round" if batch_of else batch,
             "loss function": loss_fn,
             "input shape": input_shape,
+            "masks": masks,
         }
         seed = None if generator is None else generator.initial_seed()
         run = describe_run({**settings, **given, "seed": seed}, net)
         if path.exists():
-            masks, history, batches = load_run(path, run, batch_of, generator)
-            masks = {name: masks[name].to(p.device) for name, p in params.items()}
+            left, history, batches = load_run(path, run, batch_of, generator)
+            left = {name: left[name].to(p.device) for name, p in params.items()}
     for number in _track(range(len(history), rounds), rounds, progress):
-        candidates = start if entry.regrows else masks
+        candidates = start if entry.regrows else left
         began = time.perf_counter()
         now = batch_of(number) if batch_of else batch
-        scores = scored(now, masks)
-        masks = keep_by_budget(scores, counts[number], budget, candidates=candidates, floor=floor)
+        scores = scored(now, left)
+        left = keep_by_budget(scores, counts[number], budget, candidates=candidates, floor=floor)
         seconds = time.perf_counter() - began
-        history = (*history, summarised(scores, candidates, masks, seconds))
+        history = (*history, summarised(scores, candidates, left, seconds))
         if path is not None:
             batches = (*batches, described(now)) if batch_of else ()
-            save_run(path, run, masks, history, batches, generator)
-    return PruneResult(masks, history[-1].density, history[-1].per_layer, history, settings)
+            save_run(path, run, left, history, batches, generator)
+    return PruneResult(left, history[-1].density, history[-1].per_layer, history, settings)
+
+
+def _first(
+    model: nn.Module | FunctionalModel,
+    params: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor] | None,
+) -> Masks:
+    """Return masks of the weights that are there to begin with."""
+    check_masks(masks, params, binary=True)
+    first = {name: torch.ones_like(p, dtype=torch.bool) for name, p in params.items()}
+    for own in (carried_masks(model), masks or {}):
+        first |= {n: first[n] & m.to(first[n].device).bool() for n, m in own.items() if n in first}
+    return first
 
 
 def _check_lasting(options: Mapping[str, Any], rounds: int) -> None:
@@ -211,7 +227,7 @@ def _planned(density: float, rounds: int, schedule: Schedule, start: Masks) -> l
         raise ValueError(
             complaint(
                 "density",
-                f"at most {available / total:.6g}, what the model's own masks keep",
+                f"at most {available / total:.6g}, what the first masks keep",
                 repr(density),
                 "It is relative to all prunable weights, dropped ones included.",
             )

@@ -103,6 +103,24 @@ def test_a_budget_from_masks(tmp_path, capsys):
     assert printed["budget"] == str(file)
 
 
+def test_masks_to_start_from(tmp_path, capsys):
+    first, out = tmp_path / "first.safetensors", tmp_path / "m.safetensors"
+    masks = expected("random", 0.5).masks
+    save_file(masks, first)
+    command = ["prune", "px", "--density", "0.2", "--rounds", "2", *SMALL, "--masks", str(first)]
+    printed = json_of(*command, "--out", str(out), capsys=capsys)
+    found = load_masks(out)
+    assert same(found, expected("px", 0.2, rounds=2, masks=masks).masks)
+    assert all(bool((found[name] <= mask).all()) for name, mask in masks.items())
+    assert not same(found, expected("px", 0.2, rounds=2).masks)
+    assert printed["density"] == round(0.2 * WEIGHTS) / WEIGHTS
+    assert printed["first_masks"] == mask_notes(out)["first_masks"] == str(first)
+    command[command.index("0.2")] = "0.6"
+    assert "density must be at most 0.5, what the first masks keep" in complaint_of(
+        *command, capsys=capsys
+    )
+
+
 def test_the_table(capsys):
     command = ["prune", "px", "--density", "0.2", "--rounds", "2", *SMALL]
     status, printed, err = run(*command, capsys=capsys)
@@ -186,6 +204,7 @@ def test_a_run_is_continued(tmp_path, capsys):
         ("schedule must be one of", ["px", "--density", "0.1", "--schedule", "cosine"]),
         ("budget must be one of", ["px", "--density", "0.1", "--budget", "layer"]),
         ("no such file", ["px", "--density", "0.1", "--budget", "none.safetensors"]),
+        ("no such file", ["px", "--density", "0.1", "--masks", "none.safetensors"]),
         ("floor must be affordable", ["px", "--density", "0.1", "--floor", "9999"]),
         ("'--rounds'", ["px", "--density", "0.1", "--rounds", "0"]),
         ("labels must be classes", ["grasp", "--density", "0.1", "--arg", "outputs=5"]),

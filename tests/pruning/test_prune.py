@@ -299,6 +299,35 @@ def test_a_pruned_model_is_pruned_further():
     assert torch.equal(twice(x), plain(x))
 
 
+@pytest.mark.parametrize("scorer", ["px", "force"])  # the second regrows
+def test_masks_to_start_from(scorer):
+    """The same as a model that carries them; both together keep what both keep."""
+    model, data = network(), {"batch": (images(), torch.tensor([0, 1, 0, 1])), "rounds": 3}
+    first = prune(model, "random", 0.6, generator=seeded()).masks
+    other = {"layer1.weight": torch.rand(5, 3, generator=seeded(7)) < 0.6}
+    found = prune(model, scorer, 0.2, masks=first, **data)
+    assert list(found.masks) == list(first)
+    assert found.density == 9 / 43
+    assert all(bool((m <= first[n]).all()) for n, m in found.masks.items())
+    carried = prune(apply_masks(model, first), scorer, 0.2, **data).masks
+    assert all(
+        torch.equal(a, b) for a, b in zip(found.masks.values(), carried.values(), strict=True)
+    )
+    name = "layer1.parametrizations.weight.original"
+    both = prune(apply_masks(model, first), scorer, 0.2, masks={name: other["layer1.weight"].float()},
+                 **data).masks  # fmt: skip
+    first["layer1.weight"] &= other["layer1.weight"]
+    once = prune(model, scorer, 0.2, masks=first, **data).masks
+    assert all(torch.equal(a, b) for a, b in zip(both.values(), once.values(), strict=True))
+
+
+def test_a_masked_bias_is_no_prunable_weight():
+    model = mlp([3, 4, 2], bias=True, generator=seeded())
+    masked = apply_masks(model, {"layer1.bias": torch.tensor([True, False, True, True])})
+    result = prune(masked, "magnitude", 0.5)
+    assert same(result.masks, prune(model, "magnitude", 0.5).masks)
+
+
 def test_dropped_weights_of_a_pruned_model_do_not_come_back(magnitudes):
     model = network()
     masks = {"layer2.weight": torch.zeros(4, 5, dtype=torch.bool)}
@@ -306,7 +335,7 @@ def test_dropped_weights_of_a_pruned_model_do_not_come_back(magnitudes):
     assert result.history[0].kept["layer2.parametrizations.weight.original"] == 0
     assert counted(result.masks) == round(43 / 2)
     with pytest.raises(
-        ValueError, match=r"density must be at most 0\.534884, what the model's own"
+        ValueError, match=r"density must be at most 0\.534884, what the first masks keep"
     ):
         prune(apply_masks(model, masks), "own", 0.6)
 
@@ -347,6 +376,9 @@ class Untouched:
         ({"schedule": "cosine"}, ValueError, "schedule must be one of"),
         ({"budget": "layer"}, ValueError, "budget must be one of"),
         ({"budget": {"layer9.weight": 0.5}}, ValueError, r"budget must be one of 'layer1\.weight'"),
+        ({"masks": {"a": torch.ones(5, 3)}}, ValueError, "masks must be named like the parameters"),
+        ({"masks": {"layer1.weight": torch.ones(3, 5)}}, ValueError, "must be of shape"),
+        ({"masks": [1]}, TypeError, "masks must be a mapping"),
         ({"floor": 9}, ValueError, "floor must be affordable with 22 kept weights, got 9, which"),
         ({"power": 2}, ValueError, "option of 'px' must be left out, got 'power'"),
         ({"resume": "no/such/folder/run.safetensors"}, ValueError, "resume must be a file in an"),
@@ -503,6 +535,7 @@ def other_shapes():
         ({"schedule": "linear"}, 'schedule "exponential" for "linear"'),
         ({"budget": "erk"}, 'budget "global" for "erk"'),
         ({"floor": 1}, "floor 0 for 1"),
+        ({"masks": {"layer1.weight": torch.ones(5, 3)}}, r'masks null for {"layer1\.weight"'),
         ({"realizations": 2}, r'options {.*"realizations": 5.* for {.*"realizations": 2'),
         ({"seed": 6}, "seed 5 for 6"),
         ({"batch": images()}, "batch of round 0 "),
