@@ -18,6 +18,7 @@ from ntktheory.checks import (
     complaint,
 )
 from ntktheory.functional import as_function
+from ntktheory.pruning.masks import check_not_exported
 
 Method = Literal["kaiming_normal", "permutation"]
 
@@ -68,8 +69,8 @@ def reinitialise(
 
     Raises:
         TypeError: If the model is not a module, or the generator is none.
-        ValueError: If the method is unknown, nothing is prunable, or the weights drawn for a layer are
-            those that it has.
+        ValueError: If the method is unknown, nothing is prunable, ``torch.nn.utils.prune`` has pruned
+            the model, or the weights drawn for a layer are those that it has.
 
     Source:
         Frankle et al. 2021, Sec. 5.
@@ -77,6 +78,7 @@ def reinitialise(
     check_choice("method", method, ("kaiming_normal", "permutation"))
     check_module(model)
     check_generator(generator)
+    check_not_exported(model)
     other = copy.deepcopy(model)
     names = as_function(other).prunable
     if not names:

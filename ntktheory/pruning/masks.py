@@ -10,6 +10,8 @@ from torch.nn.utils import parametrize
 from ntktheory.checks import check_masks, check_module, complaint
 from ntktheory.functional import FunctionalModel, Masks
 
+ORIGINAL, MASK = "_orig", "_mask"  # what torch.nn.utils.prune adds to the name of a parameter
+
 
 class Masked(nn.Module):
     """The parametrisation ``θ ↦ θ⊙m``; the mask is a buffer and travels in the state dict."""
@@ -43,8 +45,8 @@ def apply_masks(model: nn.Module, masks: Masks) -> nn.Module:
 
     Raises:
         TypeError: If the model is not a module, the masks are no mapping, or one is not a tensor.
-        ValueError: If a name is unknown, a shape differs, an entry is not 0 or 1, or two names of one
-            parameter get different masks.
+        ValueError: If a name is unknown, a shape differs, an entry is not 0 or 1, two names of one
+            parameter get different masks, or ``torch.nn.utils.prune`` has pruned the model.
 
     Example:
         >>> pruned = apply_masks(nn.Linear(2, 1, bias=False), {"weight": torch.tensor([[True, False]])})
@@ -52,6 +54,7 @@ def apply_masks(model: nn.Module, masks: Masks) -> nn.Module:
         True
     """
     check_module(model)
+    check_not_exported(model)
     sparse = copy.deepcopy(model)
     for module, name, mask in places_of(sparse, masks):
         theta = getattr(module, name)
@@ -62,6 +65,27 @@ def apply_masks(model: nn.Module, masks: Masks) -> nn.Module:
         else:
             parametrize.register_parametrization(module, name, Masked(kept), unsafe=True)
     return sparse
+
+
+def check_not_exported(model: nn.Module) -> None:
+    """Check that ``torch.nn.utils.prune`` has not pruned a module, which thus could not be copied.
+
+    Raises:
+        ValueError: If it has; the message names the layer.
+    """
+    for path, module in model.named_modules():
+        own = {name for name, _ in module.named_parameters(recurse=False)}
+        for name, _ in module.named_buffers(recurse=False):
+            if name.endswith(MASK) and name.removesuffix(MASK) + ORIGINAL in own:
+                raise ValueError(
+                    complaint(
+                        "model",
+                        "one whose layers hold their weights",
+                        f"{path!r} with a mask of torch.nn.utils.prune",
+                        "Take the masks by from_torch_prune, call torch.nn.utils.prune.remove, and "
+                        "put them on by apply_masks.",
+                    )
+                )
 
 
 def places_of(model: nn.Module, masks: Masks) -> list[tuple[nn.Module, str, Tensor]]:

@@ -8,16 +8,21 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 from ntktheory.checks import check_module, complaint
-from ntktheory.pruning.masks import carried_masks, places_of
-
-ORIGINAL, MASK = "_orig", "_mask"
+from ntktheory.pruning.masks import (
+    MASK,
+    ORIGINAL,
+    carried_masks,
+    check_not_exported,
+    places_of,
+)
 
 
 def to_torch_prune(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     """Return a copy of a module that ``torch.nn.utils.prune`` has pruned with given masks.
 
     Every masked parameter ``weight`` becomes a parameter ``weight_orig`` and a buffer ``weight_mask``;
-    ``torch.nn.utils.prune.remove`` makes the zeros permanent.
+    ``torch.nn.utils.prune.remove`` makes the zeros permanent. Before that torch cannot copy such a model
+    by ``copy.deepcopy``.
 
     Args:
         model: The module; it is not changed.
@@ -28,7 +33,8 @@ def to_torch_prune(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
 
     Raises:
         TypeError: If the model is not a module, the masks are no mapping, or one is not a tensor.
-        ValueError: If a mask does not fit, or the model carries masks of ``apply_masks`` already.
+        ValueError: If a mask does not fit, or the model carries masks of ``apply_masks`` or of
+            ``torch.nn.utils.prune`` already.
 
     Example:
         >>> pruned = to_torch_prune(nn.Linear(2, 1), {"weight": torch.tensor([[True, False]])})
@@ -45,6 +51,7 @@ def to_torch_prune(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
                 "Pass the dense model, and the masks.",
             )
         )
+    check_not_exported(model)
     pruned = copy.deepcopy(model)
     for module, name, mask in places_of(pruned, masks):
         kept = mask.to(getattr(module, name).device)

@@ -9,7 +9,7 @@ from torch.nn.utils import prune as torch_prune
 
 from ntktheory import functional
 from ntktheory.models import convnet, mlp
-from ntktheory.pruning import apply_masks, from_torch_prune, to_torch_prune
+from ntktheory.pruning import apply_masks, from_torch_prune, reinitialise, to_torch_prune
 from proofs_check.cases import random_masks
 
 
@@ -74,6 +74,37 @@ def test_removing_makes_zeros_permanent():
     pruned = to_torch_prune(NETWORKS["MLP"][0](), masks)
     torch_prune.remove(pruned.layer1, "weight")
     assert torch.equal(pruned.layer1.weight != 0, masks["layer1.weight"])
+
+
+@pytest.mark.parametrize("parameter", ["weight", "bias"])
+def test_an_exported_model_is_refused_where_it_would_be_copied(parameter):
+    """Torch cannot; the way out that the message names works."""
+    model = NETWORKS["MLP"][0]()
+    name = f"layer1.{parameter}"
+    masks = {name: torch.rand(model.get_parameter(name).shape, generator=seeded(3)) < 0.5}
+    pruned = to_torch_prune(model, masks)
+    with pytest.raises(RuntimeError, match="Only Tensors created explicitly"):
+        copy.deepcopy(pruned)
+    for use in (
+        lambda: to_torch_prune(pruned, {"layer2.weight": torch.ones(2, 5)}),
+        lambda: to_torch_prune(pruned, {f"{name}_orig": masks[name]}),
+        lambda: apply_masks(pruned, {f"{name}_orig": masks[name]}),
+        lambda: reinitialise(pruned, generator=seeded(9)),
+    ):
+        with pytest.raises(
+            ValueError, match=r"model must be one whose layers .*'layer1'.* Take the m"
+        ):
+            use()
+    found = from_torch_prune(pruned)
+    torch_prune.remove(pruned.layer1, parameter)
+    x = torch.randn(4, 3, generator=seeded(1), dtype=torch.float64)
+    assert torch.equal(apply_masks(pruned, found)(x), apply_masks(model, masks)(x))
+
+
+def test_a_buffer_that_is_only_called_a_mask():
+    model = nn.Linear(2, 2)
+    model.register_buffer("causal_mask", torch.ones(2))
+    assert apply_masks(model, {"weight": torch.eye(2)}).weight.count_nonzero() == 2
 
 
 def test_what_is_refused():
