@@ -15,7 +15,7 @@ class Round:
         density: Fraction of the prunable weights kept after it.
         threshold: The lowest score of a weight that was kept.
         kept: Layer -> kept weights.
-        per_layer: Layer -> fraction of its weights kept.
+        per_layer: Layer -> fraction of its weights kept; 1 for a layer of none.
         minimum: The lowest score of a weight that could have been kept.
         median: The median of those scores; the lower one of two.
         maximum: The highest.
@@ -74,7 +74,7 @@ def summarised(
         density=sum(kept.values()) / sum(m.numel() for m in masks.values()),
         threshold=min(lowest),
         kept=kept,
-        per_layer={name: kept[name] / mask.numel() for name, mask in masks.items()},
+        per_layer={n: kept[n] / m.numel() if m.numel() else 1.0 for n, m in masks.items()},
         minimum=float(flat.min()),
         median=float(flat.median()),
         maximum=float(flat.max()),

@@ -34,6 +34,7 @@ from ntktheory.pruning.inference_mode import ordinary, ordinary_model, outside_i
 from ntktheory.pruning.labels import check_class_labels, check_labels
 from ntktheory.pruning.masks import without_masks
 from ntktheory.pruning.scorers.registry import SUPPLIED, Scorer, check_options, find_scorer
+from ntktheory.pruning.topk import check_real
 
 
 @outside_inference_mode
@@ -73,8 +74,8 @@ def score(
         the largest score does not fit, all are divided by one power of two.
 
     Raises:
-        TypeError: If the batch, the labels, the loss, ``input_shape``, a mask or the generator is of
-            another type, or ``bn="train"`` has no ``nn.Module``.
+        TypeError: If the batch, the labels, the loss, ``input_shape``, a mask, the generator or a score
+            is of another type, or ``bn="train"`` has no ``nn.Module``.
         ValueError: If the scorer, an option or a mask is unknown or does not fit, labels or
             ``input_shape`` do not fit, the loss is no scalar, something that the scorer needs is
             missing, nothing is prunable, a layer's weight is computed from other parameters, or the
@@ -126,7 +127,7 @@ def check_prunable(net: FunctionalModel) -> None:
     Raises:
         ValueError: If it has none.
     """
-    if not net.prunable:
+    if not sum(net.params[name].numel() for name in net.prunable):
         raise ValueError(
             complaint(
                 "model",
@@ -292,6 +293,7 @@ def _presentable(entry: Scorer, found: Any, own: Params) -> Params:
                     "Return name -> tensor for every prunable parameter.",
                 )
             )
+        check_real(name, s)
         scores[name] = s.detach()
         bad = int((~torch.isfinite(s)).sum())
         if bad:

@@ -14,7 +14,7 @@ def kept_count(density: float, numel: int) -> int:
     Halves are rounded to even.
 
     Raises:
-        ValueError: If the density is not in (0, 1], or keeps less than half a weight.
+        ValueError: If the density is not in (0, 1], or keeps less than half a weight, or there is none.
     """
     if isinstance(density, bool) or not isinstance(density, int | float) or not 0 < density <= 1:
         raise ValueError(
@@ -23,6 +23,12 @@ def kept_count(density: float, numel: int) -> int:
                 "a fraction in (0, 1]",
                 repr(density),
                 "It is the fraction of prunable weights that is kept.",
+            )
+        )
+    if numel == 0:
+        raise ValueError(
+            complaint(
+                "model", "a network with prunable weights", "none", "Its layers must not be empty."
             )
         )
     if density * numel < 0.5:
@@ -51,6 +57,7 @@ def keep_highest(scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
         Parameter name -> bool mask, on the scores' devices.
 
     Raises:
+        TypeError: If a score is no real number.
         ValueError: If there are no scores, or not as many weights.
         NumericalError: If a score is NaN; the message names the tensor. Inf is a score like others.
 
@@ -66,6 +73,7 @@ def keep_highest(scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
             complaint("scores", "those of at least one tensor", "none", "Nothing can be pruned.")
         )
     for name, score in scores.items():
+        check_real(name, score)
         if bool(torch.isnan(score).any()):
             raise NumericalError(
                 complaint(f"score of {name!r}", "a number", "NaN", "Rescale, or use float64.")
@@ -81,6 +89,23 @@ def keep_highest(scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
         name: part.view(score.shape).to(score.device)
         for (name, score), part in zip(scores.items(), parts, strict=True)
     }
+
+
+def check_real(name: str, score: Tensor) -> None:
+    """Check that a score has an order and a size.
+
+    Raises:
+        TypeError: If it is bool or complex.
+    """
+    if score.dtype == torch.bool or score.is_complex():
+        raise TypeError(
+            complaint(
+                f"score of {name!r}",
+                "made of real numbers",
+                str(score.dtype),
+                "Convert it, by .float() for instance.",
+            )
+        )
 
 
 def _highest(flat: Tensor, count: int) -> Tensor:

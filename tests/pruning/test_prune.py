@@ -410,11 +410,24 @@ def test_scores_that_are_not_finite_name_their_layer(scorer, value):
 
 
 def test_nothing_to_prune():
-    for model in (nn.Embedding(3, 2), nn.LayerNorm(3)):
-        with pytest.raises(
-            ValueError, match="model must be a network with prunable weights, got none"
-        ):
-            prune(model, "synflow_l2", 0.5, input_shape=[3])
+    expected = "model must be a network with prunable weights, got none"
+    empty = nn.Sequential(nn.Linear(3, 0), nn.Linear(0, 3))
+    for model in (nn.Embedding(3, 2), nn.LayerNorm(3), empty):
+        for rounds in (1, 2):
+            with pytest.raises(ValueError, match=expected):
+                prune(model, "synflow_l2", 0.5, rounds=rounds, input_shape=[3])
+        with pytest.raises(ValueError, match=expected):
+            score(model, "magnitude")
+    partly = nn.Sequential(nn.Linear(3, 0), nn.Linear(0, 3), nn.Linear(3, 2))
+    assert counted(prune(partly, "magnitude", 0.5).masks) == 3
+
+
+def test_scores_that_are_no_real_numbers(scorer):
+    scorer(lambda params, names: {n: params[n] > 0 for n in names})
+    with pytest.raises(
+        TypeError, match=r"score of 'layer1\.weight' .* real numbers, got torch\.bool"
+    ):
+        prune(network(), "own", 0.5)
 
 
 def test_train_mode():

@@ -60,6 +60,19 @@ def test_less_than_one_weight():
         kept_count(0.01, 10)
 
 
+def test_no_weight_at_all():
+    with pytest.raises(ValueError, match="model must be a network with prunable weights, got none"):
+        kept_count(0.5, 0)
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.complex64])
+def test_no_real_numbers(kind):
+    scores = {"a": torch.ones(2), "b": torch.ones(3, dtype=kind)}
+    with pytest.raises(TypeError, match=f"score of 'b' must be made of real numbers, got {kind}"):
+        keep_highest(scores, 1)
+    assert keep_highest({"a": torch.tensor([1, 2])}, 1)["a"].tolist() == [False, True]
+
+
 def test_not_a_number():
     with pytest.raises(NumericalError, match="score of 'b' must be a number, got NaN"):
         keep_highest({"a": torch.ones(2), "b": torch.tensor([1.0, math.nan])}, 1)
