@@ -106,7 +106,8 @@ def prune(
         Masks and history.
 
     Raises:
-        TypeError: If the batch, the budget, a mask or the generator is of another type.
+        TypeError: If the batch, the budget, a mask or the generator is of another type, or ``resume``
+            is given and an option or the batch is an object that could not be compared.
         ValueError: If the density is not in (0, 1] or keeps no weight, more than the first masks have
             left or the budget can hold, or fewer than the floor; if a mask is unknown or does not fit;
             if there is nothing to prune, or a layer computes its weight from other parameters; if
@@ -182,12 +183,13 @@ def prune(
         candidates = start if entry.regrows else left
         began = time.perf_counter()
         now = batch_of(number) if batch_of else batch
+        if path is not None and batch_of:
+            batches = (*batches, described(now, "batch"))
         scores = scored(now, left)
         left = keep_by_budget(scores, counts[number], budget, candidates=candidates, floor=floor)
         seconds = time.perf_counter() - began
         history = (*history, summarised(scores, candidates, left, seconds))
         if path is not None:
-            batches = (*batches, described(now)) if batch_of else ()
             save_run(path, run, left, history, batches, generator)
     return PruneResult(left, history[-1].density, history[-1].per_layer, history, settings)
 

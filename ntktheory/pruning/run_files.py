@@ -2,20 +2,22 @@
 
 One safetensors file: a bool tensor per layer, the state of the generator, and as metadata what run it
 is, the history and the batches. A run is known by its settings, by digests of the model's tensors and of
-the batch, and by the names of functions that it is given: two losses of one name look the same. Where
-the batch depends on the round, those of the first and of the last complete round are compared.
+the batch, and by the names of functions that it is given: two losses of one name look the same. Objects
+that could not be compared are refused. Where the batch depends on the round, those of the first and of
+the last complete round are compared.
 """
 
+import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ntktheory.checks import complaint
 from ntktheory.functional import FunctionalModel
@@ -38,11 +40,14 @@ def describe_run(settings: Mapping[str, Any], net: FunctionalModel) -> Run:
 
     Returns:
         The settings, and the shapes and a digest of the model's tensors.
+
+    Raises:
+        TypeError: If a setting is an object that could not be compared.
     """
     shapes = {name: list(net.params[name].shape) for name in net.prunable}
     tensors = {**net.params, **net.buffers}
     run = {**settings, "model shapes": shapes, "model tensors": tensors}
-    return {key: described(value) for key, value in run.items()}
+    return {key: described(value, key) for key, value in run.items()}
 
 
 def save_run(
@@ -113,7 +118,7 @@ def load_run(
         last = len(batches) - 1
         looked_at = [0, last] if last else [0]
         stored |= {f"batch of round {k}": batches[k] for k in looked_at}
-        run = run | {f"batch of round {k}": described(batch_of(k)) for k in looked_at}
+        run = run | {f"batch of round {k}": described(batch_of(k), "batch") for k in looked_at}
     differing = [key for key in {**stored, **run} if stored.get(key) != run.get(key)]
     if differing:
         texts = [f"{key} {_short(stored.get(key))} for {_short(run.get(key))}" for key in differing]
@@ -133,14 +138,20 @@ def load_run(
     return masks, tuple(Round(**entry) for entry in history), batches
 
 
-def described(value: Any) -> Any:
-    """Return a value as JSON knows it: tensors as digests, functions and other objects by name.
+def described(value: Any, argument: str = "value") -> Any:
+    """Return a value as JSON knows it: tensors and arrays as digests, functions by name.
 
     Args:
-        value: Anything.
+        value: Anything made of tensors, numpy arrays, numbers, texts, paths, torch's types and devices,
+            functions and modules, in tuples, lists and dictionaries.
+        argument: What error messages call it.
 
     Returns:
-        What tells it from others.
+        What tells it from others. Functions of one name look the same; modules are known by their type
+        and their tensors, and partial functions by their arguments too.
+
+    Raises:
+        TypeError: If it is made of other objects: they could not be compared.
 
     Example:
         >>> described((torch.zeros(2), 0.5, Path.exists))
@@ -148,16 +159,39 @@ def described(value: Any) -> Any:
     """
     if isinstance(value, Tensor):
         plain = value.detach().cpu().contiguous()
-        data = np.ascontiguousarray(plain.reshape(-1).view(torch.uint8).numpy())
-        digest = hashlib.sha256(data.data).hexdigest()
-        return [str(value.dtype), list(value.shape), digest[:16]]
+        return _digest(str(value.dtype), plain.reshape(-1).view(torch.uint8).numpy(), value.shape)
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return _digest(str(value.dtype), np.frombuffer(value.tobytes(), np.uint8), value.shape)
     if isinstance(value, Mapping):
-        return {str(key): described(v) for key, v in value.items()}
+        return {str(key): described(v, f"{argument}[{key!r}]") for key, v in value.items()}
     if isinstance(value, tuple | list):
-        return [described(v) for v in value]
+        return [described(v, f"{argument}[{place}]") for place, v in enumerate(value)]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return getattr(value, "__qualname__", type(value).__qualname__)
+    if isinstance(value, np.generic):
+        return described(value.item(), argument)
+    if isinstance(value, torch.dtype | torch.device | Path):
+        return str(value)
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    if isinstance(value, functools.partial):
+        return [name, described([value.func, value.args, value.keywords], argument)]
+    if isinstance(value, nn.Module) and value.state_dict():
+        return [name, described(value.state_dict(), argument)]
+    if callable(value):
+        return name
+    raise TypeError(
+        complaint(
+            argument,
+            "made of tensors, arrays, numbers, texts and functions, to be compared on resuming",
+            type(value).__name__,
+            "Convert it, or keep no file to resume from.",
+        )
+    )
+
+
+def _digest(kind: str, data: np.ndarray, shape: Sequence[int]) -> list[Any]:
+    digest = hashlib.sha256(np.ascontiguousarray(data).data).hexdigest()
+    return [kind, list(shape), digest[:16]]
 
 
 def _short(value: Any) -> str:

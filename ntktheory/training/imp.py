@@ -96,7 +96,7 @@ def training_on(
         data = fingerprint({"inputs": inputs, "labels": labels})
         told = _train_defaults() | options | {"steps": steps, "seed": seed}
         told.pop("progress")
-        return {"data": data, **described(told)}
+        return {"data": data, **described(told, "options")}
 
     train_fn.fingerprint = identity  # type: ignore[attr-defined]
     return train_fn

@@ -1,11 +1,13 @@
 """The loop: exact and nested masks, its history, and runs that are continued, killed or refused."""
 
 import copy
+import functools
 import json
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -567,6 +569,45 @@ def test_another_run_is_refused(tmp_path, changed, text):
     with pytest.raises(ValueError, match="resume must be a file of this run, got .* with " + text):
         drawn(path, given["batch"], **changed)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("value", "other"),
+    [
+        (np.ones(3), np.arange(3.0)),
+        ([np.ones((2, 2))[::2]], [np.zeros((1, 2))]),
+        (np.ones(2), np.ones(2, np.float32)),
+        (np.float32(0.5), np.float32(0.25)),
+        (torch.float32, torch.float64),
+        (functools.partial(round, ndigits=1), functools.partial(round, ndigits=2)),
+        (nn.CrossEntropyLoss(torch.ones(2)), nn.CrossEntropyLoss(torch.zeros(2))),
+    ],
+)
+def test_options_are_known_by_their_contents(tmp_path, scorer, value, other):
+    scorer(lambda params, names, option=None: {n: params[n].abs() for n in names})
+    given = {"rounds": 2, "resume": tmp_path / "run.safetensors"}
+    first = prune(network(), "own", 0.3, option=value, **given)
+    again = prune(network(), "own", 0.3, option=copy.deepcopy(value), **given)
+    assert again.history == first.history
+    with pytest.raises(
+        ValueError, match=r"resume must be a file of this run, got .* with options "
+    ):
+        prune(network(), "own", 0.3, option=other, **given)
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, np.array([object()]), seeded()])
+def test_what_cannot_be_compared_is_refused_with_resume(tmp_path, scorer, value):
+    seen = []
+    scorer(lambda params, names, option=None: seen.append(1) or {n: params[n].abs() for n in names})
+    expected = r"options\['option'\]\[0\] must be made of tensors, .* keep no file to resume from"
+    path = tmp_path / "run.safetensors"
+    with pytest.raises(TypeError, match=expected):
+        prune(network(), "own", 0.3, option=[value], resume=path)
+    with pytest.raises(TypeError, match=r"batch\[1\] must be made of tensors"):
+        prune(network(), "own", 0.3, batch=lambda _: (images(), value), resume=path)
+    assert not seen
+    assert not path.exists()
+    assert counted(prune(network(), "own", 0.3, option=[value]).masks) == 13
 
 
 def test_batches_are_known_by_their_contents(tmp_path):
