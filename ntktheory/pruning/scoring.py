@@ -91,7 +91,8 @@ def score(
         True
     """
     entry = find_scorer(scorer)
-    model, batch, masks, options = ordinary_model(model), *ordinary((batch, masks, options))
+    model = ordinary_model(model)
+    batch, masks, options = ordinary(batch), ordinary(masks), ordinary(options)
     own = functional(model)
     check_own_weights(model)
     check_prunable(own)
