@@ -32,11 +32,12 @@ Differences = dict[tuple[Pair, str], Interval]
 Statistic = Callable[..., Differences]
 
 LABELS = "random labels, torch adam"
+IMAGES = "noisy images, digits, level"
 AT_INIT = ("snip", "grasp", "synflow", "random")
 OURS = ("ntk_sap", "px", "path_edge")
-TOLERANCE = 0.1
-"""Fraction of samples by which a run on another machine may differ, on average over what is run again:
-training for 1,000 steps in float32 amplifies rounding."""
+TOLERANCE = 0.05
+"""Fraction of samples by which a run on another machine may differ, on average over what is run again of
+a method. Rounding moves few counts: weights changed by 1e-7 relative moved one count of 32 by 0.07."""
 
 
 @cache
@@ -95,22 +96,25 @@ def _again(method: str, density: float, seeds: tuple[int, ...], steps: int) -> l
 
 
 def deviation(record: Record, level: Level) -> float:
-    """Return the mean absolute difference between the record and what the code gives now.
+    """Return by how much the record leaves what the code gives now: the worst method's mean.
 
-    Quick: random masks of one density, one seed. Full: three methods, three densities, two seeds.
+    Random labels only; the record of images is not run again. Quick: magnitude after training at one
+    density, one seed. Full: random masks and SNIP too, three densities, three seeds.
     """
     quick = level == "quick"
-    methods = ("random",) if quick else ("random", "snip", "magnitude_after")
-    seeds = (0,) if quick else (0, 1)
+    methods = ("magnitude_after",) if quick else ("magnitude_after", "random", "snip")
+    seeds = (0,) if quick else (0, 1, 2)
     found = record["experiments"][LABELS]
-    gaps = []
+    worst = 0.0
     for method in methods:
+        gaps = []
         for density in (0.02,) if quick else (0.04, 0.02, 0.01):
             values = _again(method, density, seeds, found["training"]["epochs"])
             at = found["densities"].index(density)
             rows = fractions(record, LABELS, method)
             gaps += [abs(v - rows[str(s)][at]) for s, v in zip(seeds, values, strict=True)]
-    return sum(gaps) / len(gaps)
+        worst = max(worst, sum(gaps) / len(gaps))
+    return worst
 
 
 # --- planted errors -----------------------------------------------------------------------------------
@@ -146,9 +150,12 @@ def _few_seeds(record: Record) -> None:
             experiment["cells"][method] = {s: row for s, row in cells.items() if int(s) < 2}
 
 
-def _one_seed_wrong(record: Record) -> None:
-    row = record["experiments"][LABELS]["cells"]["random"]["0"]
-    row["memorised"] = [(count + 15) % 31 for count in row["memorised"]]
+def _learned_more(record: Record) -> None:
+    """Let masks of trained weights memorise a fifth of the samples more, none more than all."""
+    for experiment in record["experiments"].values():
+        for row in experiment["cells"]["magnitude_after"].values():
+            more = experiment["samples"] // 5
+            row["memorised"] = [min(c + more, experiment["samples"]) for c in row["memorised"]]
 
 
 def _without_sign(*arguments: Any, **options: Any) -> Differences:
@@ -159,9 +166,15 @@ def _without_sign(*arguments: Any, **options: Any) -> Differences:
     }
 
 
+def _turned(
+    record: Record, experiment: str, pairs: tuple[Pair, ...], **options: Any
+) -> Differences:
+    return differences(record, experiment, tuple((b, a) for a, b in pairs), **options)
+
+
 SPOILT: dict[str, Mapping[str, Any]] = {
     "two seeds": {"load": changed(_few_seeds)},
-    "one seed's counts half of the samples off": {"load": changed(_one_seed_wrong)},
+    "trained masks memorise a fifth of the samples more": {"load": changed(_learned_more)},
 }
 
 
@@ -238,12 +251,16 @@ NOT_SUPPORTED: dict[str, Mapping[str, Any]] = SPOILT | {
 @claim("F8", subjects={"load": recorded, "statistic": differences}, mutants=NOT_SUPPORTED)
 def check_order(level: Level, load: Load, statistic: Statistic) -> Outcome:
     """Return the verdict on F8: the learned masks above all four methods, at every density."""
-    recorded_ones = recorded()["experiments"][LABELS]["cells"]
-    learned = tuple(method for method in LEARNED if method in recorded_ones)
-    return outcome(level, load, statistic, LABELS, pairs_of(learned))
+    return outcome(level, load, statistic, LABELS, pairs_of(LEARNED))
 
 
-@claim("F8.imp", subjects={"load": recorded, "statistic": differences}, mutants=NOT_SUPPORTED)
+SUPPORTED = SPOILT | {
+    "SNIP memorises everything": {"load": filled(("snip",), 1.0)},
+    "the second of each pair minus the first": {"statistic": _turned},
+}
+
+
+@claim("F8.imp", subjects={"load": recorded, "statistic": differences}, mutants=SUPPORTED)
 def check_imp(level: Level, load: Load, statistic: Statistic) -> Outcome:
     """Return the verdict on iterative pruning above all four methods, on average over the densities."""
     return outcome(level, load, statistic, LABELS, pairs_of(("imp",)), averaged=True)
@@ -257,3 +274,15 @@ def check_imp(level: Level, load: Load, statistic: Statistic) -> Outcome:
 def check_after(level: Level, load: Load, statistic: Statistic) -> Outcome:
     """Return the verdict on magnitude-after above all four methods, on average over the densities."""
     return outcome(level, load, statistic, LABELS, pairs_of(("magnitude_after",)), averaged=True)
+
+
+@claim("F8.images", subjects={"load": recorded, "statistic": differences}, mutants=NOT_SUPPORTED)
+def check_images(level: Level, load: Load, statistic: Statistic) -> Outcome:
+    """Return the verdict on F8.images: the same order on images under noise, at every density."""
+    return outcome(level, load, statistic, IMAGES, pairs_of(LEARNED))
+
+
+@claim("F8.imp_images", subjects={"load": recorded, "statistic": differences}, mutants=SUPPORTED)
+def check_imp_images(level: Level, load: Load, statistic: Statistic) -> Outcome:
+    """Return the verdict on iterative pruning above all four methods, on images, on average."""
+    return outcome(level, load, statistic, IMAGES, pairs_of(("imp",)), averaged=True)
