@@ -345,8 +345,8 @@ def wider_than(
         "SynFlow-L2 has no narrow layer": {
             "width": lambda row: 1.0 if row["scorer"] == "synflow_l2" else narrowest(row)
         },
-        "PX has no narrow layer": {
-            "width": lambda row: 1.0 if row["scorer"] == "px" else narrowest(row)
+        "PX's narrowest layer is twice as wide as the mean": {
+            "width": lambda row: 2.0 if row["scorer"] == "px" else narrowest(row)
         },
     },
 )
