@@ -151,7 +151,7 @@ class Effort:
     sums: int
 
 
-EFFORT = {"quick": Effort(1, 3, 20), "full": Effort(200, 1000, 10_000)}
+EFFORT = {"quick": Effort(1, 2, 10), "full": Effort(200, 1000, 10_000)}
 
 
 @claim(

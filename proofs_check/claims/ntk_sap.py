@@ -45,7 +45,7 @@ Objective = Callable[..., Tensor]
 Sampler = Callable[..., Params]
 DELTA = 1e-9
 FORMS: tuple[Form, ...] = ("finite_difference", "jvp")
-DRAWS = 2000
+DRAWS = 1500
 
 
 def _tiny_networks() -> list[cases.Network]:

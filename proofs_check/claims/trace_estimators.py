@@ -31,7 +31,7 @@ Parts = Callable[[MatMat, Tensor, Tensor], tuple[Tensor, Tensor]]
 Estimator = Callable[..., Estimate]
 DELTA = 1e-9
 OPTIONS: dict[str, Any] = {"dtype": torch.float64}
-RUNS = {"quick": 1500, "full": 15_000}
+RUNS = {"quick": 1000, "full": 15_000}
 
 
 # --- what all of them share ----------------------------------------------------------------------
