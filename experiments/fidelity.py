@@ -127,7 +127,7 @@ def judge(cell: str, seed: int, scorers: list[str], folder: Path | None) -> list
                 rows.append(
                     row | case.judged(scorer, masks, {o: best[o][density] for o in ORACLES})
                 )
-        except UnsupportedModule as error:
+        except (UnsupportedModule, NumericalError) as error:
             rows.append({"cell": cell, "seed": seed, "scorer": scorer, "refused": str(error)})
     return rows
 
