@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         "--level",
         choices=("quick", "full"),
         default="quick",
-        help="quick: under a minute (default); full: more cases, up to half an hour",
+        help="quick: about a minute with two jobs (default); full: more cases",
     )
     result.add_argument(
         "--only", metavar="ID", help="check one claim and its sub-claims: P2 is P2 and P2.*"

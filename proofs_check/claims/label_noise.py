@@ -209,6 +209,14 @@ def _negated(statistic: Statistic) -> Statistic:
     return wrong
 
 
+def _wrong(statistic: Statistic) -> dict[str, Any]:
+    """Return the planted errors of a claim on one statistic."""
+    return SPOILT | {
+        "a record that stands still": {"load": changed(_frozen)},
+        "the opposite sign": {"statistic": _negated(statistic)},
+    }
+
+
 # --- the claims ---------------------------------------------------------------------------------------
 
 
@@ -256,11 +264,7 @@ def check_training(level: Level, load: Load, statistic: Statistic) -> Outcome:
 @claim(
     "F9.rate",
     subjects={"load": recorded, "statistic": faster},
-    mutants=SPOILT
-    | {
-        "a record that stands still": {"load": changed(_frozen)},
-        "slower taken for faster": {"statistic": _negated(faster)},
-    },
+    mutants=_wrong(faster),
 )
 def check_rate(level: Level, load: Load, statistic: Statistic) -> Outcome:
     """Return the verdict on F9.rate: the mean of q over the run grows with the learning rate."""
@@ -271,11 +275,7 @@ def check_rate(level: Level, load: Load, statistic: Statistic) -> Outcome:
 @claim(
     "F9.noise",
     subjects={"load": recorded, "statistic": falls},
-    mutants=SPOILT
-    | {
-        "a record that stands still": {"load": changed(_frozen)},
-        "more noise taken for less": {"statistic": _negated(falls)},
-    },
+    mutants=_wrong(falls),
 )
 def check_noise(level: Level, load: Load, statistic: Statistic) -> Outcome:
     """Return the verdict on F9.noise: q falls with the size of the noise on gradients."""
@@ -286,11 +286,7 @@ def check_noise(level: Level, load: Load, statistic: Statistic) -> Outcome:
 @claim(
     "F9.noise_relative",
     subjects={"load": recorded, "statistic": falls},
-    mutants=SPOILT
-    | {
-        "a record that stands still": {"load": changed(_frozen)},
-        "more noise taken for less": {"statistic": _negated(falls)},
-    },
+    mutants=_wrong(falls),
 )
 def check_relative_noise(level: Level, load: Load, statistic: Statistic) -> Outcome:
     """Return the verdict on F9.noise_relative: the same, the noise in units of the gradient's size."""
