@@ -33,7 +33,7 @@ SHAPE, OUTPUTS, DENSITY = [3, 32, 32], 100, 0.01
 def main() -> None:
     """Measure, print, record."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--samples", type=int, default=256, help="inputs of a realisation")
     parser.add_argument("--width", type=int, default=64, help="channels of the first stage")

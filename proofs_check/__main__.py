@@ -95,13 +95,12 @@ def _checked_run(arguments: argparse.Namespace, errors: Console) -> int:
     # Imported here because they load torch, which --help does not need.
     import torch
 
-    from ntktheory.checks import check_count
-    from proofs_check.runner import collect
+    from proofs_check.runner import check_jobs, collect
 
     torch.set_num_threads(1)  # the checks are many and small
     warnings.filterwarnings("ignore", message="Using padding='same' with even kernel lengths")
     try:
-        check_count("--jobs", arguments.jobs)
+        check_jobs("--jobs", arguments.jobs)
         _check_targets(arguments)
         suite = collect(arguments.only)
     except ValueError as error:

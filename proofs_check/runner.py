@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ntktheory.checks import check_choice, check_count, complaint
+from ntktheory.checks import check_choice, complaint
 from proofs_check.claim import CLAIMS, KINDS, LEVELS, STATUSES, Claim, Level, Outcome
 from proofs_check.ledger import Row, load_ledger
 
@@ -137,7 +137,7 @@ def run_suite(
         BrokenProcessPool: If a process dies, of memory for instance.
     """
     check_choice("level", level, LEVELS)
-    check_count("jobs", jobs)
+    check_jobs("jobs", jobs)
     start = time.perf_counter()
     entries, total = [], 0.0
     for entry, false_alarm in _entries(suite, level, jobs, progress):
@@ -152,6 +152,16 @@ def run_suite(
         "claims": entries,
     }
     return jsonable(report)
+
+
+def check_jobs(argument: str, jobs: int) -> None:
+    """Check how many claims to run at a time.
+
+    Raises:
+        ValueError: If it is not a positive integer.
+    """
+    if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1:
+        raise ValueError(complaint(argument, "a positive integer", jobs, "Use one per core."))
 
 
 def _entries(

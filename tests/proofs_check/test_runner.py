@@ -172,9 +172,9 @@ def test_a_process_that_dies_is_not_taken_for_a_verdict() -> None:
         run_suite(suite((row(), dies), (row("A2"), claim("A2"))), jobs=2)
 
 
-@pytest.mark.parametrize("jobs", [0, -1, 1.5, True])
+@pytest.mark.parametrize("jobs", [0, -1, 1.5, True, None])
 def test_a_number_of_jobs_that_is_none_is_refused(jobs: Any) -> None:
-    with pytest.raises(ValueError, match="jobs must be"):
+    with pytest.raises(ValueError, match="jobs must be a positive integer, got"):
         run_suite(suite((row(), claim())), jobs=jobs)
 
 
